@@ -117,7 +117,8 @@ class AnthropicError(Exception):
     """The root of all errors that this module raises."""
 
     def __reduce__(self) -> Any:  # else an error with keyword arguments could not be unpickled
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+        state = {**self.__dict__, "args": self.args}
+        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
 
 
 class InvalidRequestsError(AnthropicError, ValueError):
@@ -232,20 +233,18 @@ _STATUS_ERRORS: dict[int, type[APIStatusError]] = {
 class _Nested:
     """A field whose JSON becomes an object, or a list of them, when it is first read."""
 
-    def __init__(self, build: Callable[[Any], Any]) -> None:
+    def __init__(self, build: Callable[[dict[str, Any]], Any] = dict) -> None:
         self._build = build
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        if obj is None:
-            return None  # the dataclass's default
-        value = obj.__dict__.get(self._name)
-        if type(value) is dict:
-            value = obj.__dict__[self._name] = self._build(value)
-        elif type(value) is list:
+        value = obj.__dict__.get(self._name) if obj is not None else None  # None: the dataclass's default
+        if type(value) is list:
             value[:] = [self._build(item) if type(item) is dict else item for item in value]
+        elif type(value) is dict:
+            value = obj.__dict__[self._name] = self._build(value)
         return value
 
     def __set__(self, obj: Any, value: Any) -> None:
@@ -253,11 +252,11 @@ class _Nested:
 
 
 class _Time(_Nested):
-    """A field whose RFC 3339 text is read as an aware datetime, and kept as text for to_dict()."""
+    """A field whose RFC 3339 text is read as an aware datetime, and stays text for to_dict()."""
 
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        value = None if obj is None else obj.__dict__.get(self._name)
-        return self._build(value) if isinstance(value, str) else value
+        value = obj.__dict__.get(self._name) if obj is not None else None
+        return value if isinstance(value, datetime) else _parse_time(value) if isinstance(value, str) else None
 
 
 class _Method:
@@ -277,28 +276,26 @@ def _method(function: T) -> T:
     return _Method(function)  # type: ignore[arg-type, return-value]
 
 
+_nested: Any = _Nested  # Any, because the annotations of the fields tell their types
+_time: Any = _Time
+
+
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?")
 
 
-def _parse_time(text: str) -> datetime | str:
-    """Return an aware datetime, UTC where the text names no zone; text that is no time as it is.
+def _parse_time(text: str) -> datetime | None:
+    """Return an aware datetime, UTC where the text names no zone; None if it is no time.
 
     datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction.
     """
     match = _RFC_3339.fullmatch(text)
+    if not match:
+        return None
+    day, clock, fraction, zone = match.groups()
     try:
-        day, clock, fraction, zone = match.groups()  # type: ignore[union-attr]
         return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}")
-    except (AttributeError, ValueError):
-        return text
-
-
-def _nested(build: Callable[[dict[str, Any]], Any]) -> Any:
-    return _Nested(build)
-
-
-def _time() -> Any:
-    return _Time(_parse_time)
+    except ValueError:
+        return None
 
 
 def _plain(value: Any) -> Any:
@@ -331,8 +328,7 @@ class _Object:
     @_method
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the object's JSON, times as text."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        return dict(_plain(self))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and _plain(self) == _plain(other)
@@ -346,14 +342,12 @@ class OpenObject(_Object):
     """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
 
     @classmethod
-    def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] = _NO_HEADERS) -> Any:
-        return super()._take({name: cls._opened(value) for name, value in fields.items()}, headers)
-
-    @classmethod
-    def _opened(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [cls._opened(item) for item in value]
-        return cls._take(value) if isinstance(value, dict) else value
+    def _take(cls, fields: Any, headers: Mapping[str, str] = _NO_HEADERS) -> Any:
+        if isinstance(fields, list):
+            return [cls._take(item) for item in fields]
+        if not isinstance(fields, dict):
+            return fields
+        return super()._take({name: cls._take(value) for name, value in fields.items()}, headers)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -450,7 +444,7 @@ class Message(_Object):
 
 @dataclass(eq=False, repr=False)
 class MessageBatchResult(_Object):
-    """What became of a request: ``succeeded`` has a message, ``errored`` an error, ``canceled``, ``expired`` neither."""
+    """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
 
     type: str | None = None
     message: Message | None = _nested(Message._take)
@@ -513,10 +507,10 @@ class Page(_Object):
     """
 
     __slots__ = ("_params", "_fetch")
-    data: list[Any]
-    has_more: bool | None
-    first_id: str | None
-    last_id: str | None
+    data: list[Any] = None  # type: ignore[assignment]
+    has_more: bool | None = None
+    first_id: str | None = None
+    last_id: str | None = None
 
     def __init__(self, data: list[Any], has_more: bool | None = None, first_id: str | None = None,
                  last_id: str | None = None, *, params: Mapping[str, Any] | None = None,
@@ -706,16 +700,17 @@ def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
         return APITimeoutError(f"Request timed out ({call})")
     if isinstance(reason, ssl.SSLCertVerificationError):
         advice = "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
-        return APIConnectionError(f"The server's certificate is not trusted: {reason.verify_message} ({call}); {advice}")
+        return APIConnectionError(f"The certificate is not trusted: {reason.verify_message} ({call}); {advice}")
     return APIConnectionError(f"Connection error: {str(reason) or type(reason).__name__} ({call})")
 
 
 def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
     """Return the error that an answer calls for; a key that the answer repeats is masked."""
-    text, where = raw.decode("utf-8", "replace").strip(), headers.get("location", "nowhere")
+    text = raw.decode("utf-8", "replace").strip()
     for secret in (call.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
         if len(secret) > 7:  # a shorter one is none, but may be a word
-            text, where = text.replace(secret, "***"), where.replace(secret, "***")
+            text = text.replace(secret, "***")
+            headers = {name: value.replace(secret, "***") for name, value in headers.items()}
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
@@ -724,7 +719,7 @@ def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: byt
     error = kind("", status_code=status, headers=headers, body=body)
     words = f"{error.type}: {error.api_message}" if error.type else " ".join(text.split())[:200]
     if 300 <= status < 400:
-        words = f"a redirect to {where}, not followed because the key stays with base_url"
+        words = f"a redirect to {headers.get('location', 'nowhere')}, not followed because the key stays with base_url"
     request_id = f" (request id {error.request_id})" if error.request_id else ""
     error.message = f"Error code: {status} - {words}{request_id} ({call})"
     error.args = (error.message,)
@@ -761,17 +756,11 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _body_blocks(call: _Call, response: Any) -> Iterator[bytes]:
     """Yield the body's blocks, gzip undone.  Raises APIConnectionError where it is torn."""
-    blocks = _read_blocks(response)
-    if _headers_of(response).get("content-encoding", "").lower() in ("gzip", "x-gzip"):
-        blocks = _gunzip(blocks)
-    while True:
-        try:
-            block = next(blocks, None)
-        except _TRANSPORT_ERRORS as error:
-            raise _connection_error(call, error) from error
-        if block is None:
-            return
-        yield block
+    is_gzip = _headers_of(response).get("content-encoding", "").lower() in ("gzip", "x-gzip")
+    try:
+        yield from _gunzip(_read_blocks(response)) if is_gzip else _read_blocks(response)
+    except _TRANSPORT_ERRORS as error:
+        raise _connection_error(call, error) from error
 
 
 def _read_json(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -784,25 +773,16 @@ def _read_json(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, st
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        what = f"{len(raw)} bytes of {headers.get('content-type', 'unknown type')}"
-        raise APIConnectionError(f"The answer is not the API's JSON: {what} ({call})")
-    return fields, headers
-
-
-def _read_batch(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the same for the answer to a create, which must have an id."""
-    fields, headers = _read_json(call, response)
-    if not isinstance(fields.get("id"), str) or not fields["id"]:
-        raise APIConnectionError(f"The answer is no batch: it has no id ({call})")
+        raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({call})")
     return fields, headers
 
 
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
-    except (TypeError, ValueError):  # TypeError before 3.10
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (TypeError, ValueError, OverflowError):  # TypeError before 3.10
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -853,10 +833,10 @@ def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
 
 def _jsonable(value: Any) -> Any:
     """Return what the SDK sends for a value that json does not know."""
-    if isinstance(value, (date, datetime)):
-        return value.isoformat()
-    if isinstance(value, _Object):
+    if isinstance(value, (_Object, datetime)):
         return _plain(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (Sequence, Set, Iterator)) and not isinstance(value, (bytes, bytearray, memoryview)):
@@ -868,13 +848,13 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def _encode_json(value: Any) -> bytes:
-    """Return compact UTF-8 JSON.  Raises ValueError with the reason where there is none."""
+    """Return compact UTF-8 JSON.  Raises InvalidRequestsError with the reason where there is none."""
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:
-        raise ValueError("it holds half of a surrogate pair, which the API refuses") from None
-    except (TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        raise InvalidRequestsError("it holds half of a surrogate pair, which the API refuses") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestsError(f"it is not JSON: {error}") from None
 
 
 def _encode_request(request: Any, seen: set[str]) -> bytes:
@@ -975,7 +955,7 @@ class _Body:
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
-_PATH_SAFE = "!$&'()*+,=:@"  # what the SDK leaves as it is in a path's segment, less ";"
+_PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
 _CLIENTS_OWN: Any = object()  # the timeout of a call that is given none
 
 
@@ -983,7 +963,7 @@ def _segment(name: str, value: str) -> str:
     """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
     if not value:
         raise InvalidRequestsError(f"Expected a non-empty value for `{name}` but received {value!r}")
-    if value in (".", ".."):
+    if str(value).partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
         raise InvalidRequestsError(f"`{name}` must not be {value!r}, which would change the path")
     return urllib.parse.quote(str(value), safe=_PATH_SAFE)
 
@@ -1114,10 +1094,7 @@ class Anthropic:
         if isinstance(body, _Body):
             own["content-length"] = str(body.size)
         elif method != "GET" and (body or extra_body):
-            try:
-                data = _encode_json({**(body or {}), **(extra_body or {})})
-            except ValueError as error:
-                raise InvalidRequestsError(f"The body is not JSON: {error}") from None
+            data = _encode_json({**(body or {}), **(extra_body or {})})
         given = {} if workspace_id is None else {"anthropic-workspace-id": workspace_id}
         merged = self._merge_headers(own, self.default_headers, headers, given, extra_headers)
         url = path if path.startswith("http") else self.base_url + path
@@ -1133,7 +1110,7 @@ class Anthropic:
             own["authorization"] = f"Bearer {credential}"
         for layer in layers:
             own.update(_lower(layer))
-        if "authorization" not in own and not own.get("x-api-key"):
+        if own.get("authorization", "") == "" and not own.get("x-api-key"):  # None is a word of the caller's
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
         headers = {name: str(value) for name, value in own.items() if value is not None}
         for name, value in headers.items():  # http.client's own error would show the value, and so the key
@@ -1189,19 +1166,22 @@ class Anthropic:
         logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", failures, call, seconds, error)
         time.sleep(seconds)
 
-    def _fetch(self, kind: Any, method: str, path: str, **options: Any) -> Any:
-        """Send a request and return the answer as a ``kind``."""
-        return kind._take(*self._send(self._prepare(method, path, **options), _read_json))
+    def _take(self, kind: type[T], call: _Call) -> T:
+        """Send a call and return the answer as an object of the class ``kind``."""
+        return kind._take(*self._send(call, _read_json))  # type: ignore[attr-defined, no-any-return]
 
-    def _fetch_page(self, kind: Any, path: str, query: Mapping[str, Any], options: Mapping[str, Any]) -> Page:
+    def _fetch(self, kind: type[T], method: str, path: str, **options: Any) -> T:
+        return self._take(kind, self._prepare(method, path, **options))
+
+    def _fetch_page(self, kind: Any, path: str, query: dict[str, Any], **options: Any) -> Page:
         """Return a page of objects of the class ``kind``."""
-        fields, headers = self._send(self._prepare("GET", path, query=query, **options), _read_json)
-        rows = fields.get("data")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        query = {name: value for name, value in query.items() if value is not None}
+        query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
+        page = self._fetch(Page, "GET", path, query=query, **options)
+        if not isinstance(page.data, list) or not all(isinstance(row, dict) for row in page.data):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
-        fields["data"] = [kind._take(row) for row in rows]
-        page: Page = Page._take({"has_more": None, "first_id": None, "last_id": None, **fields}, headers)
-        page._params, page._fetch = dict(query), lambda params: self._fetch_page(kind, path, params, options)
+        page.data = [kind._take(row) for row in page.data]
+        page._params, page._fetch = query, lambda params: self._fetch_page(kind, path, params, **options)
         return page
 
 
@@ -1230,11 +1210,8 @@ class Messages:
         names = ("extra_headers", "extra_query", "extra_body", "timeout", "workspace_id")
         options = {name: more.pop(name) for name in names if name in more}
         body = {"messages": messages, "model": model, **more}
-        count: MessageTokensCount = self._client._fetch(
-            MessageTokensCount, "POST", "/v1/messages/count_tokens", body=body,
-            headers=_profile(user_profile_id), **options,
-        )
-        return count
+        return self._client._fetch(MessageTokensCount, "POST", "/v1/messages/count_tokens", body=body,
+                                   headers=_profile(user_profile_id), **options)
 
 
 def _profile(user_profile_id: str | None) -> Headers:
@@ -1273,7 +1250,9 @@ class Batches:
         with contextlib.closing(_Body(requests, extra_body, before_last_block)) as body:
             call = self._client._prepare("POST", self._path, body=body, **options)
             try:
-                batch: MessageBatch = MessageBatch._take(*self._client._send(call, _read_batch))
+                batch = self._client._take(MessageBatch, call)
+                if not isinstance(batch.id, str) or not batch.id:
+                    raise APIConnectionError(f"The answer is no batch: it has no id ({call})")
                 return batch
             except APIError as error:
                 if _is_refused(error) or not body.is_sent:
@@ -1285,7 +1264,7 @@ class Batches:
         sent_at, candidates, found = None, None, "the look for it failed"
         try:
             sent_at, candidates = self._look(body, options)
-            names = ", ".join(batch.id for batch in candidates) or "none, which proves nothing"
+            names = ", ".join(str(batch.id) for batch in candidates) or "none, which proves nothing"
             found = f"batches of that size made since then: {names}"
         except APIError:
             pass  # candidates stay None; the error to tell is the create's
@@ -1325,8 +1304,7 @@ class Batches:
             ValueError: the id is empty.
         Source: API reference, Retrieve a Message Batch.
         """
-        batch: MessageBatch = self._client._fetch(MessageBatch, "GET", self._url(message_batch_id), **options)
-        return batch
+        return self._client._fetch(MessageBatch, "GET", self._url(message_batch_id), **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
              **options: Any) -> Page:
@@ -1341,25 +1319,21 @@ class Batches:
         Source: API reference, List Message Batches.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit}
-        return self._client._fetch_page(MessageBatch, self._path, query, options)
+        return self._client._fetch_page(MessageBatch, self._path, query, **options)
 
     def cancel(self, message_batch_id: str, **options: Any) -> MessageBatch:
         """End a running batch early: it is ``canceling``, then ``ended``; what was under way may still succeed.
 
         Raises as retrieve.  Source: API reference, Cancel a Message Batch.
         """
-        url = self._url(message_batch_id) + "/cancel"
-        batch: MessageBatch = self._client._fetch(MessageBatch, "POST", url, **options)
-        return batch
+        return self._client._fetch(MessageBatch, "POST", self._url(message_batch_id) + "/cancel", **options)
 
     def delete(self, message_batch_id: str, **options: Any) -> DeletedMessageBatch:
         """Delete an ended batch and its results; for a running one the API answers 400 (cancel it first).
 
         Raises as retrieve.  Source: API reference, Delete a Message Batch.
         """
-        url = self._url(message_batch_id)
-        deleted: DeletedMessageBatch = self._client._fetch(DeletedMessageBatch, "DELETE", url, **options)
-        return deleted
+        return self._client._fetch(DeletedMessageBatch, "DELETE", self._url(message_batch_id), **options)
 
     def results(self, message_batch_id: str, **options: Any) -> Results:
         """Download the results of an ended batch, row by row; a lost connection is opened again.
@@ -1386,11 +1360,14 @@ class Batches:
 
     def _at_home(self, url: str) -> str:
         """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
-        base, parts = (urllib.parse.urlsplit(text) for text in (self._client.base_url, url))
-        path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%;" + _PATH_SAFE)
+        try:
+            base, parts = (urllib.parse.urlsplit(text) for text in (self._client.base_url, url))
+            path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%" + _PATH_SAFE)
+            query = "?" + urllib.parse.quote(parts.query, safe="/%?" + _PATH_SAFE) if parts.query else ""
+        except ValueError:
+            raise APIResponseValidationError(f"The batch's results_url is no URL: {url!r}") from None
         if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
             path = base.path + path
-        query = "?" + urllib.parse.quote(parts.query, safe="/%;?" + _PATH_SAFE) if parts.query else ""
         return f"{base.scheme}://{base.netloc}{path}{query}"
 
     def wait(self, message_batch_id: str, *, poll_interval: float | None = None, timeout: float | None = None,
@@ -1425,8 +1402,9 @@ class Batches:
 
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None where it does not tell."""
-    counts = batch.request_counts.__dict__.values() if batch.request_counts else ()
-    return sum(count for count in counts if isinstance(count, int)) or None
+    counts = batch.request_counts
+    values = counts.__dict__.values() if isinstance(counts, MessageBatchRequestCounts) else ()
+    return sum(count for count in values if isinstance(count, int)) or None
 
 
 class _Polls:
@@ -1497,9 +1475,8 @@ class _Download:
             if not line.endswith(b"\n"):
                 raise APIConnectionError(f"The results ended inside a row ({self._call})") from None
         if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
-            shown = line[:80].decode("utf-8", "replace").strip()
-            raise APIResponseValidationError(
-                f"Batch {self._batch_id}: a row, after {received} good ones, is no JSON with a custom_id: {shown!r}")
+            words = f"a row of {len(line)} bytes, after {received} good ones, is not JSON with a custom_id"
+            raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
         return row
 
     def _is_whole(self, received: int) -> bool:
@@ -1566,9 +1543,7 @@ class Models:
             ValueError: the id is empty.
         Source: API reference, Get a Model.
         """
-        model: ModelInfo = self._client._fetch(
-            ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options)
-        return model
+        return self._client._fetch(ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
              lifecycle: Sequence[str] | None = None, **options: Any) -> Page:
@@ -1582,7 +1557,7 @@ class Models:
         Source: API reference, List Models.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit, "lifecycle": lifecycle}
-        return self._client._fetch_page(ModelInfo, "/v1/models", query, options)
+        return self._client._fetch_page(ModelInfo, "/v1/models", query, **options)
 
 
 # ================================================================================================================
@@ -1650,6 +1625,7 @@ class _Part:
     batch_id: str | None = None
     is_adopted: bool = False
     rows_at: int | None = None  # the byte of RESULTS.part where its rows begin
+    obeyed: str | None = None  # the word of --adopt that settled its doubt: not to be obeyed twice
 
 
 @dataclass
@@ -1772,15 +1748,11 @@ class Job:
 
         Raises InputError, JobError, and what the API refuses.
         """
-        is_new = not os.path.exists(self._journal_path)
-        for path in (self._results, self._failed_path) if is_new else ():
-            if os.path.lexists(path):
-                raise InputError(f"{path} exists, and is not overwritten")
         with _locked(self._part_path) as self._part_file:
             try:
                 self._open()
             except BaseException:
-                if is_new and not os.path.exists(self._journal_path):
+                if not os.path.exists(self._journal_path) and not os.path.getsize(self._part_path):
                     os.unlink(self._part_path)
                 raise
             while any(part.state != "collected" for part in self._journal.parts):
@@ -1846,9 +1818,14 @@ class Job:
                 return
             self._progress.say(f"going on with {self._journal_path}")
         else:
+            for path in (self._results, self._failed_path):
+                if os.path.lexists(path):
+                    raise InputError(f"{path} exists, and is not overwritten")
             if os.path.getsize(self._part_path):
                 raise JobError(f"{self._part_path} is of a run without its journal; move it away")
             parts, digest, shown = self.plan()
+            if shown["warnings"] > 20:
+                self._progress.say(f"… and {shown['warnings'] - 20:,} more warnings")
             self._try_first(shown["first"])
             journal = _Journal(digest, self._client.base_url, parts)
         headers = self._greet()
@@ -1865,6 +1842,7 @@ class Job:
         try:
             fields = {name: params[name] for name in COUNTED if name in params}
             self._client.messages.count_tokens(**{"model": None, "messages": None, **fields})
+            self._has_answered = True
         except BadRequestError as error:
             raise InputError(f"{self._requests}: the API refuses the first request: {error}") from None
         except APIError as error:
@@ -1946,6 +1924,7 @@ class Job:
         while not self._obey(part):
             now, found = self._ask(lambda: self._look(part, deadline))
             if len(found) > 1:
+                self._ask_again(part)
                 raise JobError(
                     f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, or "
                     f"with --adopt none if it is none of them, which sends it again")
@@ -1962,8 +1941,12 @@ class Job:
     def _obey(self, part: _Part) -> bool:
         """Do with a part in doubt what --adopt says; tell whether it said something."""
         word, self._adopt = self._adopt, None
+        if word == part.obeyed:
+            return False
+        part.obeyed = word
         if word == "none":
-            part.state, part.batch_id = "planned", None
+            part.state = "planned"
+            self._forget(part)
         elif word:
             batch = self._batches.retrieve(word)
             if _size(batch) not in (part.requests, None):
@@ -1971,6 +1954,18 @@ class Job:
             part.is_adopted = True
             self._created(part, word)
         return bool(word)
+
+    def _ask_again(self, part: _Part) -> None:
+        part.obeyed = None
+        self._save()
+
+    def _forget(self, part: _Part) -> None:
+        """Undo what is known of a part's batch, its rows too."""
+        if part.rows_at is not None:
+            self._journal.collected = part.rows_at
+        part.batch_id, part.is_adopted, part.rows_at = None, False, None
+        self._save()
+        self._part_file.truncate(self._journal.collected)
 
     def _look(self, part: _Part, deadline: datetime) -> tuple[datetime, list[str]]:
         """Return the server's time, and the batches that may be this part's."""
@@ -2044,6 +2039,7 @@ class Job:
     def _lost(self, part: _Part, why: str) -> None:
         """Stop for a batch that gives no results, unless --adopt says what to do."""
         if not self._obey(part):
+            self._ask_again(part)
             raise JobError(
                 f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of the right "
                 f"workspace, run again; or send the part again, and pay again, with --adopt none")
@@ -2114,10 +2110,8 @@ class Job:
             raise JobError(words)
         self._progress.say(f"{words}: it is not ours")
         self._journal.foreign.append(part.batch_id)
-        self._journal.collected, part.rows_at = part.rows_at, None
-        part.batch_id, part.is_adopted, part.state = None, False, "closing"
-        self._save()
-        self._part_file.truncate(self._journal.collected)
+        part.state = "closing"
+        self._forget(part)
 
     # -- finish
 
@@ -2175,7 +2169,8 @@ class Job:
         return [
             f"{sum(outcomes.values()):,} requests: " + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items()),
             *(f"  {n:,} × {words}" for words, n in common),
-            f"{tokens_in:,} tokens in, {tokens_out:,} out; {_clock(elapsed.total_seconds())} elapsed; batches: {batches}",
+            f"{tokens_in:,} tokens in, {tokens_out:,} out; {_clock(elapsed.total_seconds())} elapsed",
+            f"batches: {batches}",
             *([f"what did not succeed, ready to be run again: {self._failed_path}"] if failed else []),
             f"results: {self._results}",
         ], failed
@@ -2221,6 +2216,7 @@ def _clock(seconds: float) -> str:
 
 @dataclass
 class _SandboxBatch:
+    url: str
     id: str
     created_at: datetime
     ends: datetime
@@ -2237,7 +2233,7 @@ class _SandboxBatch:
             return "canceled"
         return "expired" if custom_id.startswith("expired") else "succeeded"
 
-    def to_dict(self, url: str) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         for custom_id, _, refusal in self.requests:
             counts[self.outcome(custom_id, refusal) if self.is_ended() else "processing"] += 1
@@ -2249,7 +2245,7 @@ class _SandboxBatch:
             "ended_at": self.ends.isoformat() if self.is_ended() else None,
             "cancel_initiated_at": self.cancel_initiated_at and self.cancel_initiated_at.isoformat(),
             "archived_at": None,
-            "results_url": f"{url}/v1/messages/batches/{self.id}/results" if self.is_ended() else None,
+            "results_url": f"{self.url}/v1/messages/batches/{self.id}/results" if self.is_ended() else None,
         }
 
     def rows(self) -> Iterator[bytes]:
@@ -2313,7 +2309,13 @@ class Sandbox:
         self._seconds = timedelta(seconds=seconds)
         self._batches: dict[str, _SandboxBatch] = {}  # oldest first
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _sandbox_handler(self))
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *args: Any) -> None:
+                if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no news
+                    super().handle_error(*args)
+
+        self._server = Server(("127.0.0.1", port), _sandbox_handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Sandbox:
@@ -2350,7 +2352,7 @@ class Sandbox:
             if path == ["v1", "messages", "batches"] and method in ("GET", "POST"):
                 if method == "POST":
                     return self._create(_sandbox_json(raw), headers.get("anthropic-version", ""))
-                return _sandbox_page([batch.to_dict(self.url) for batch in reversed(self._batches.values())], query)
+                return _sandbox_page([batch.to_dict() for batch in reversed(self._batches.values())], query)
             if path[:3] == ["v1", "messages", "batches"] and len(path) in (4, 5) and path[3] in self._batches:
                 return self._batch(method, self._batches[path[3]], path[4:])
         raise _Refusal(404, "not_found_error", f"the sandbox has no {method} {parts.path}")
@@ -2369,20 +2371,20 @@ class Sandbox:
             params = request["params"]
             kept.append((request["custom_id"], str(params.get("model")), _later_refusal(params, version)))
         now = datetime.now(timezone.utc)
-        batch = _SandboxBatch(f"msgbatch_sandbox_{os.urandom(8).hex()}", now, now + self._seconds, kept)
+        batch = _SandboxBatch(self.url, f"msgbatch_sandbox_{os.urandom(8).hex()}", now, now + self._seconds, kept)
         self._batches[batch.id] = batch
-        return batch.to_dict(self.url)
+        return batch.to_dict()
 
     def _batch(self, method: str, batch: _SandboxBatch, action: list[str]) -> Any:
         if method == "GET" and not action:
-            return batch.to_dict(self.url)
+            return batch.to_dict()
         if method == "GET" and action == ["results"] and batch.is_ended():
             return batch.rows()
         if method == "POST" and action == ["cancel"]:
             if not batch.is_ended() and not batch.cancel_initiated_at:
                 batch.cancel_initiated_at = datetime.now(timezone.utc)
                 batch.ends = batch.cancel_initiated_at + self._seconds
-            return batch.to_dict(self.url)
+            return batch.to_dict()
         if method == "DELETE" and not action:
             if not batch.is_ended():
                 raise _Refusal(400, "invalid_request_error", "the batch is in progress: cancel it before you delete it")
@@ -2510,9 +2512,10 @@ class _Progress:
     def live(self, line: str, times: str = "") -> None:
         """Show the line of the moment; elsewhere than on a terminal only when it changes, without its times."""
         if self._is_terminal:
-            import shutil
-
-            shown = ", ".join(filter(None, (line, times)))[: shutil.get_terminal_size().columns - 1]
+            width = 80
+            with contextlib.suppress(OSError):
+                width = os.get_terminal_size(sys.stderr.fileno()).columns
+            shown = ", ".join(filter(None, (line, times)))[: width - 1]
             self._write("\r" + shown.ljust(self._width))
             self._width = len(shown)
         elif line != self._last:
@@ -2547,26 +2550,18 @@ def _print_columns(rows: list[tuple[Any, ...]]) -> None:
         print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """Open a file of requests, "-" being standard input.  Raises InputError."""
-    if path == "-":
-        yield sys.stdin.buffer
-        return
+def _read_requests(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the requests of a file, "-" being standard input.  Raises InputError."""
+    seen: set[str] = set()
     try:
-        file = open(path, "rb")
+        source: Any = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    with file:
-        yield file
-
-
-def _parsed(file: Any, path: str) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
-    for number, line in enumerate(file, 1):
-        parsed = _parse_request(line, f"{'standard input' if path == '-' else path}:{number}", seen)
-        if parsed:
-            yield parsed[0]
+    with source as file:
+        for number, line in enumerate(file, 1):
+            parsed = _parse_request(line, f"{'standard input' if path == '-' else path}:{number}", seen)
+            if parsed:
+                yield parsed[0]
 
 
 def _run(args: Any) -> int:
@@ -2584,7 +2579,7 @@ def _run(args: Any) -> int:
         client = None
         if args.sandbox:
             if os.path.exists(args.output + ".job"):
-                raise JobError(f"{args.output}.job is of a real run, which --sandbox does not touch; name another RESULTS")
+                raise JobError(f"{args.output}.job is of a real run, untouched by --sandbox: name another RESULTS")
             sandbox = stack.enter_context(Sandbox())
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
             beside = os.path.dirname(os.path.abspath(args.output))
@@ -2595,13 +2590,12 @@ def _run(args: Any) -> int:
 
 
 def _create(args: Any) -> int:
-    with _opened(args.requests) as file:
-        _print(Anthropic().messages.batches.create(requests=_parsed(file, args.requests)))
+    _print(Anthropic().messages.batches.create(requests=_read_requests(args.requests)))
     return 0
 
 
-def _retrieve(args: Any) -> int:
-    _print(Anthropic().messages.batches.retrieve(args.id))
+def _act(args: Any) -> int:
+    _print(getattr(Anthropic().messages.batches, args.name)(args.id))
     return 0
 
 
@@ -2649,16 +2643,6 @@ def _results(args: Any) -> int:
     return 3 if failed else 0
 
 
-def _cancel(args: Any) -> int:
-    _print(Anthropic().messages.batches.cancel(args.id))
-    return 0
-
-
-def _delete(args: Any) -> int:
-    _print(Anthropic().messages.batches.delete(args.id))
-    return 0
-
-
 def _models(args: Any) -> int:
     if args.id:
         _print(Anthropic().models.retrieve(args.id))
@@ -2677,8 +2661,8 @@ def _models(args: Any) -> int:
 
 def _count_tokens(args: Any) -> int:
     client, total = Anthropic(), 0
-    with _opened(args.requests) as source, tempfile.TemporaryFile() as file:
-        for request in _parsed(source, args.requests):  # all are checked before the first one is sent
+    with tempfile.TemporaryFile() as file:
+        for request in _read_requests(args.requests):  # all are checked before the first one is sent
             file.write(_encode_json(request) + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
@@ -2697,20 +2681,20 @@ def _sandbox(args: Any) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    if not 0 <= float(text) < 1e9:
+        raise ValueError
+    return float(text)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def _parser() -> Any:
     import argparse
-
-    def seconds(text: str) -> float:
-        value = float(text)
-        if not 0 <= value < 1e9:
-            raise ValueError
-        return value
-
-    def positive(text: str) -> int:
-        value = int(text)
-        if value < 1:
-            raise ValueError
-        return value
 
     parser = argparse.ArgumentParser(
         prog="claude_batches.py", description="Claude's Message Batches API on the standard library alone.",
@@ -2721,7 +2705,7 @@ def _parser() -> Any:
 
     def command(name: str, run: Any, text: str, *arguments: str) -> Any:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=run, progress=_Progress(), going_on=list)
+        sub.set_defaults(command=run, name=name, progress=_Progress(), going_on=list)
         for argument in arguments:
             sub.add_argument(argument.lower(), metavar=argument)
         return sub
@@ -2731,20 +2715,20 @@ def _parser() -> Any:
     run.add_argument("-o", "--output", metavar="RESULTS", help="the file to make; required but for --dry-run")
     run.add_argument("--dry-run", action="store_true", help="check REQUESTS and print the plan; needs no key")
     run.add_argument("--sandbox", action="store_true", help="use a stand-in of the API: no key, no network, no cost")
-    run.add_argument("--settle", type=seconds, default=300.0, metavar="SECONDS",
+    run.add_argument("--settle", type=_seconds, default=300.0, metavar="SECONDS",
                      help="after a lost answer, how long a batch may still come of it (300)")
     run.add_argument("--adopt", metavar="ID|none", help="the batch of a part in doubt")
     command("create", _create, "make one batch of the requests", "REQUESTS")
-    command("retrieve", _retrieve, "print a batch", "ID")
+    command("retrieve", _act, "print a batch", "ID")
     wait = command("wait", _wait, "wait until a batch has ended, and print it", "ID")
     for sub in (run, wait):
-        sub.add_argument("--poll-interval", type=seconds, metavar="SECONDS", help="between two polls")
+        sub.add_argument("--poll-interval", type=_seconds, metavar="SECONDS", help="between two polls")
     listing = command("list", _list, "list the newest batches")
-    listing.add_argument("--limit", type=positive, default=20, metavar="N", help="how many (20)")
+    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many (20)")
     results = command("results", _results, "print or save the results of a batch", "ID")
     results.add_argument("-o", "--output", metavar="FILE", help="write there, whole or not at all; never over a file")
-    command("cancel", _cancel, "cancel a batch", "ID")
-    command("delete", _delete, "delete an ended batch and its results", "ID")
+    command("cancel", _act, "cancel a batch", "ID")
+    command("delete", _act, "delete an ended batch and its results", "ID")
     models = command("models", _models, "list the models, or print one")
     models.add_argument("id", nargs="?", metavar="ID")
     for sub in (listing, models):
