@@ -423,6 +423,7 @@ class Usage(_Object):
     server_tool_use: OpenObject | None = _nested(OpenObject._take)
     service_tier: str | None = None
     inference_geo: str | None = None
+    speed: str | None = None
     output_tokens_details: OpenObject | None = _nested(OpenObject._take)
 
 
@@ -439,6 +440,7 @@ class Message(_Object):
     stop_sequence: str | None = None
     stop_details: OpenObject | None = _nested(OpenObject._take)
     container: OpenObject | None = _nested(OpenObject._take)
+    diagnostics: OpenObject | None = _nested(OpenObject._take)
     usage: Usage | None = _nested(Usage._take)
 
 
@@ -642,11 +644,13 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 
 class _HTTPHandler(urllib.request.HTTPHandler):
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        request.unredirected_hdrs.pop("Content-type", None)  # urllib's own, where the caller wants none
         return self.do_open(_Connection, request)
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        request.unredirected_hdrs.pop("Content-type", None)
         return self.do_open(_TLSConnection, request, context=self._context)  # type: ignore[attr-defined]
 
 
@@ -944,6 +948,8 @@ class _Body:
                 self._before_last_block()
             with self._room():
                 block = self._file.read(BLOCK)
+            if not block:
+                raise AnthropicError("The temporary file of the requests was cut by someone; no batch was made")
             left -= len(block)
             yield block
         self.is_sent = True
@@ -965,18 +971,22 @@ def _segment(name: str, value: str) -> str:
         raise InvalidRequestsError(f"Expected a non-empty value for `{name}` but received {value!r}")
     if str(value).partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
         raise InvalidRequestsError(f"`{name}` must not be {value!r}, which would change the path")
-    return urllib.parse.quote(str(value), safe=_PATH_SAFE)
+    try:
+        return urllib.parse.quote(str(value), safe=_PATH_SAFE)
+    except UnicodeEncodeError:
+        raise InvalidRequestsError(f"`{name}` holds half of a surrogate pair: {value!r}") from None
 
 
-def _query(params: Mapping[str, Any]) -> str:
-    """Return a query as the SDK writes it: None is dropped, a list is repeated under ``name[]``."""
-    pairs = []
-    for name, value in params.items():
-        several = isinstance(value, (list, tuple))
-        for item in value if several else (value,):
-            if item is not None:
-                pairs.append((f"{name}[]" if several else name, str(item).lower() if item in (True, False) else item))
-    return urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
+def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a query parameter as the SDK writes them: None is dropped, a list repeated as ``name[]``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _query_pairs(f"{name}[{key}]", item)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _query_pairs(f"{name}[]", item)
+    elif value is not None:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _checked_base_url(url: str) -> str:
@@ -1098,9 +1108,10 @@ class Anthropic:
         given = {} if workspace_id is None else {"anthropic-workspace-id": workspace_id}
         merged = self._merge_headers(own, self.default_headers, headers, given, extra_headers)
         url = path if path.startswith("http") else self.base_url + path
-        search = _query({**self.default_query, **(query or {}), **(extra_query or {})})
-        if search:
-            url += ("&" if "?" in url else "?") + search
+        params = {**self.default_query, **(query or {}), **(extra_query or {})}
+        pairs = [pair for name, value in params.items() for pair in _query_pairs(name, value)]
+        if pairs:
+            url += ("&" if "?" in url else "?") + urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
         return _Call(method, url, merged, data, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
 
     def _merge_headers(self, own: dict[str, str | None], *layers: Headers | None) -> dict[str, str]:
@@ -1178,6 +1189,8 @@ class Anthropic:
         query = {name: value for name, value in query.items() if value is not None}
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
         page = self._fetch(Page, "GET", path, query=query, **options)
+        if "data" in page.__dict__ and page.data is None:  # a gateway's empty list
+            page.data = []
         if not isinstance(page.data, list) or not all(isinstance(row, dict) for row in page.data):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
         page.data = [kind._take(row) for row in page.data]
@@ -1584,7 +1597,7 @@ class InputError(AnthropicError):
 
 def _parse_request(line: bytes, place: str, seen: set[str]) -> tuple[dict[str, Any], int] | None:
     """Return the request of a line and its size as sent, None for a blank line.  Raises InputError at its place."""
-    if not line.strip():
+    if not line.replace(b"\xef\xbb\xbf", b"").strip():
         return None
     request = None
     try:
@@ -2416,8 +2429,8 @@ def _sandbox_json(raw: bytes) -> Any:
 
 def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
-    (limit,), (after,), (before,) = (query.get(name, [""]) for name in ("limit", "after_id", "before_id"))
-    size = int(limit or 20) if (limit or "20").isdigit() else 0
+    limit, after, before = (query.get(name, [""])[-1] for name in ("limit", "after_id", "before_id"))
+    size = int(limit or 20) if (limit or "20").isdecimal() else 0
     ids = [item["id"] for item in items]
     if not 1 <= size <= 1000 or (after and before) or not {after, before} <= {"", *ids}:
         raise _Refusal(400, "invalid_request_error", "limit: 1 to 1000; after_id or before_id: one that exists")
@@ -2514,7 +2527,7 @@ class _Progress:
         if self._is_terminal:
             width = 80
             with contextlib.suppress(OSError):
-                width = os.get_terminal_size(sys.stderr.fileno()).columns
+                width = os.get_terminal_size(sys.stderr.fileno()).columns or width
             shown = ", ".join(filter(None, (line, times)))[: width - 1]
             self._write("\r" + shown.ljust(self._width))
             self._width = len(shown)
@@ -2565,8 +2578,10 @@ def _read_requests(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _run(args: Any) -> int:
-    if args.requests == "-" or not os.path.isfile(args.requests):
-        raise InputError(f"{args.requests}: run needs a regular file, which it can read again")
+    if not os.path.isfile(args.requests):
+        words = "run needs a regular file, which it can read again"
+        there = args.requests == "-" or os.path.exists(args.requests)
+        raise InputError(f"{args.requests}: {words if there else 'No such file'}")
     progress = args.progress
     options = {"progress": progress, "poll_interval": args.poll_interval, "settle": args.settle, "adopt": args.adopt}
     if args.dry_run:
@@ -2585,7 +2600,8 @@ def _run(args: Any) -> int:
             beside = os.path.dirname(os.path.abspath(args.output))
             options["folder"] = stack.enter_context(tempfile.TemporaryDirectory(prefix=".sandbox-", dir=beside))
         job = Job(client or Anthropic(), args.requests, args.output, **options)
-        args.going_on = lambda: job.open_batches
+        if not args.sandbox:  # whose batches end with this process
+            args.going_on = lambda: job.open_batches
         return 0 if job.run() else 3
 
 
@@ -2600,8 +2616,11 @@ def _act(args: Any) -> int:
 
 
 def _wait(args: Any) -> int:
-    args.going_on = lambda: [args.id]
-    batch = Anthropic().messages.batches.wait(
+    batches = Anthropic().messages.batches
+    with contextlib.suppress(NotFoundError):  # a fresh batch gives some: wait() knows for how long
+        batches.retrieve(args.id)  # what is wrong from the start is told at once
+        args.going_on = lambda: [args.id]
+    batch = batches.wait(
         args.id, poll_interval=args.poll_interval, on_poll=lambda batch: args.progress.batches([batch]))
     args.progress.end()
     _print(batch)
@@ -2616,7 +2635,7 @@ def _list(args: Any) -> int:
         if args.json:
             _print(batch)
         counts = batch.request_counts or MessageBatchRequestCounts()
-        created = batch.created_at and batch.created_at.strftime("%Y-%m-%d %H:%M:%SZ")
+        created = batch.created_at and f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
         rows.append((batch.id, batch.processing_status, created, _size(batch), counts.succeeded, counts.errored))
     if not args.json:
         _print_columns(rows)
@@ -2626,6 +2645,8 @@ def _list(args: Any) -> int:
 def _results(args: Any) -> int:
     if args.output and os.path.lexists(args.output):
         raise InputError(f"{args.output} exists, and is not overwritten")
+    if args.output and not os.path.isdir(os.path.dirname(os.path.abspath(args.output))):
+        raise InputError(f"{args.output}: its folder does not exist")
     with contextlib.ExitStack() as stack:
         download = stack.enter_context(contextlib.closing(Anthropic().messages.batches._download(args.id)))
         file, failed = sys.stdout.buffer, 0
@@ -2635,7 +2656,7 @@ def _results(args: Any) -> int:
             file = stack.enter_context(open(os.path.join(folder, "results"), "wb"))
         for line, row in download.rows(set()):
             file.write(line if line.endswith(b"\n") else line + b"\n")
-            failed += row.get("result", {}).get("type") != "succeeded"
+            failed += (row.get("result") or {}).get("type") != "succeeded"
         if args.output:
             _sync(file)
             file.close()
@@ -2667,7 +2688,11 @@ def _count_tokens(args: Any) -> int:
         file.seek(0)
         for request in iter_json_lines(file):
             fields = {name: request["params"][name] for name in COUNTED if name in request["params"]}
-            count = client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+            try:
+                count = client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+            except APIError:
+                args.progress.say(f"custom_id {request['custom_id']!r}:")
+                raise
             print(f"{request['custom_id']}\t{count}", flush=True)
             total += count
     args.progress.say(f"{total:,} input tokens in all")
@@ -2689,6 +2714,12 @@ def _seconds(text: str) -> float:
 
 def _positive(text: str) -> int:
     if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not 0 <= int(text) < 65536:
         raise ValueError
     return int(text)
 
@@ -2735,7 +2766,7 @@ def _parser() -> Any:
         sub.add_argument("--json", action="store_true", help="print JSON, one object a line")
     command("count-tokens", _count_tokens, "print each request's input tokens; it is free", "REQUESTS")
     sandbox = command("sandbox", _sandbox, "serve a stand-in of the API on 127.0.0.1, and print how to use it")
-    sandbox.add_argument("--port", type=int, default=0, metavar="N", help="0, the default, is any free one")
+    sandbox.add_argument("--port", type=_port, default=0, metavar="N", help="0, the default, is any free one")
     return parser
 
 
@@ -2761,6 +2792,11 @@ def main(argv: list[str] | None = None) -> int:
     def terminate(*_: object) -> None:
         raise _Terminated
 
+    for name in ("stdout", "stderr"):  # None where the caller closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     argv = sys.argv[1:] if argv is None else argv
     args = _parser().parse_args(argv)
     if args.command is _run and not args.output and not args.dry_run:
