@@ -240,11 +240,14 @@ class _Nested:
         self._name = name
 
     def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        value = obj.__dict__.get(self._name) if obj is not None else None  # None: the dataclass's default
-        if type(value) is list:
+        if obj is None:
+            return None  # the dataclass's default
+        fields = obj.__dict__
+        value = fields.get(self._name)
+        if type(value) is dict:
+            value = fields[self._name] = self._build(value)
+        elif type(value) is list:
             value[:] = [self._build(item) if type(item) is dict else item for item in value]
-        elif type(value) is dict:
-            value = obj.__dict__[self._name] = self._build(value)
         return value
 
     def __set__(self, obj: Any, value: Any) -> None:
@@ -313,11 +316,15 @@ class _Object:
     __slots__ = ("__dict__", "_headers")
     _headers: Mapping[str, str]
 
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
     @classmethod
-    def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] = _NO_HEADERS) -> Any:
+    def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] | None = None) -> Any:
         self = object.__new__(cls)
         self.__dict__ = fields
-        self._headers = headers
+        if headers is not None:
+            self._headers = headers
         return self
 
     @property
@@ -337,12 +344,12 @@ class _Object:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class OpenObject(_Object):
     """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
 
     @classmethod
-    def _take(cls, fields: Any, headers: Mapping[str, str] = _NO_HEADERS) -> Any:
+    def _take(cls, fields: Any, headers: Mapping[str, str] | None = None) -> Any:
         if isinstance(fields, list):
             return [cls._take(item) for item in fields]
         if not isinstance(fields, dict):
@@ -355,7 +362,7 @@ class OpenObject(_Object):
         return None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
     """How many requests of a batch are where; the sum is always the number of requests."""
 
@@ -366,7 +373,7 @@ class MessageBatchRequestCounts(_Object):
     expired: int | None = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatch(_Object):
     """A batch.  ``processing_status`` is ``in_progress``, ``canceling`` or ``ended``; only then it has results."""
 
@@ -382,7 +389,7 @@ class MessageBatch(_Object):
     results_url: str | None = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class DeletedMessageBatch(_Object):
     """The answer to a delete."""
 
@@ -390,7 +397,7 @@ class DeletedMessageBatch(_Object):
     type: str | None = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ErrorResponse(_Object):
     """The error of an errored row.  It nests: ``error.error`` has the API's type, message and details."""
 
@@ -401,7 +408,7 @@ class ErrorResponse(_Object):
     request_id: str | None = None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ContentBlock(_Object):
     """A block of a message.  ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use."""
 
@@ -411,7 +418,7 @@ class ContentBlock(_Object):
     content: Any = _nested(OpenObject._take)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Usage(_Object):
     """The tokens of a message."""
 
@@ -427,7 +434,7 @@ class Usage(_Object):
     output_tokens_details: OpenObject | None = _nested(OpenObject._take)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Message(_Object):
     """The model's answer to one request."""
 
@@ -444,7 +451,7 @@ class Message(_Object):
     usage: Usage | None = _nested(Usage._take)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchResult(_Object):
     """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
 
@@ -453,7 +460,7 @@ class MessageBatchResult(_Object):
     error: ErrorResponse | None = _nested(ErrorResponse._take)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchIndividualResponse(_Object):
     """A row of results.  Rows come in any order: ``custom_id`` tells whose it is."""
 
@@ -461,14 +468,14 @@ class MessageBatchIndividualResponse(_Object):
     result: MessageBatchResult = _nested(MessageBatchResult._take)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageTokensCount(_Object):
     """The answer of count_tokens."""
 
     input_tokens: int = None  # type: ignore[assignment]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ModelInfo(_Object):
     """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
 
@@ -568,10 +575,13 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     pieces: list[bytes] = []
     for block in blocks:
         for piece in io.BytesIO(block):
-            pieces.append(piece)
-            if piece.endswith(b"\n"):
-                yield b"".join(pieces)
+            if not piece.endswith(b"\n"):
+                pieces.append(piece)
+            elif pieces:
+                yield b"".join((*pieces, piece))
                 pieces.clear()
+            else:
+                yield piece
     if pieces:
         yield b"".join(pieces)
 
@@ -661,8 +671,9 @@ class _Transport:
     file: and no ftp:, and an answer of any status is an answer.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, host: str) -> None:
-        self._context = context
+    def __init__(self, context: ssl.SSLContext | None, base_url: str) -> None:
+        self._context, self._has_tls = context, base_url.startswith("https:")
+        host = urllib.parse.urlsplit(base_url).hostname or ""
         # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
         self._proxies: dict[str, str] | None = {} if host in ("localhost", "::1") or host.startswith("127.") else None
         self._director: urllib.request.OpenerDirector | None = None
@@ -670,11 +681,11 @@ class _Transport:
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
         if self._director is None:
             director = urllib.request.OpenerDirector()
-            for handler in (
-                urllib.request.ProxyHandler(self._proxies), urllib.request.UnknownHandler(), _HTTPHandler(),
-                _HTTPSHandler(context=self._context or ssl.create_default_context()),
-            ):
-                director.add_handler(handler)
+            director.add_handler(urllib.request.ProxyHandler(self._proxies))
+            director.add_handler(urllib.request.UnknownHandler())
+            director.add_handler(_HTTPHandler())
+            if self._has_tls:  # its context is what takes a while
+                director.add_handler(_HTTPSHandler(context=self._context or ssl.create_default_context()))
             self._director = director
         return self._director.open(request, timeout=timeout)
 
@@ -848,6 +859,7 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable)
 
 
@@ -960,7 +972,6 @@ class _Body:
 
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*")
 _PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
 _CLIENTS_OWN: Any = object()  # the timeout of a call that is given none
 
@@ -991,16 +1002,17 @@ def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _checked_base_url(url: str) -> str:
     """Return base_url without its last slash.  Raises InvalidRequestsError where no key should go there."""
-    if not isinstance(url, str) or not re.fullmatch(r"[\x21-\x7e]+", url):
+    if not (isinstance(url, str) and url.isascii() and url.isprintable() and " " not in url):
         raise InvalidRequestsError("base_url must be a text without spaces and non-ASCII characters")
     try:
         parts = urllib.parse.urlsplit(url)
-        host, _ = (parts.hostname or "").encode("idna"), parts.port
+        labels, _ = (parts.hostname or "").rstrip(".").split("."), parts.port
     except ValueError:
         raise InvalidRequestsError("base_url must name a host, and a port only as a number") from None
     if "@" in parts.netloc:
         raise InvalidRequestsError("base_url must not hold user:password; give them as a header")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+    is_host = all(0 < len(label) < 64 for label in labels)
+    if parts.scheme not in ("http", "https") or not is_host or parts.query or parts.fragment:
         raise InvalidRequestsError(f"base_url must be http(s)://host[:port][/path], not {url!r}")
     return url.rstrip("/")
 
@@ -1061,7 +1073,7 @@ class Anthropic:
         self.default_headers = {**_lower(from_env), **_lower(default_headers)}
         self.default_query = dict(default_query or {})
         self.ssl_context = ssl_context
-        self._opener = opener or _Transport(ssl_context, urllib.parse.urlsplit(self.base_url).hostname or "")
+        self._opener = opener or _Transport(ssl_context, self.base_url)
         self.messages = Messages(self)
         self.models = Models(self)
 
@@ -1125,7 +1137,7 @@ class Anthropic:
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
         headers = {name: str(value) for name, value in own.items() if value is not None}
         for name, value in headers.items():  # http.client's own error would show the value, and so the key
-            is_legal = _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
+            is_legal = _HEADER_NAME.fullmatch(name) and value.replace("\t", " ").isprintable()
             if not is_legal or (name in _SECRET_HEADERS and not value.isascii()):
                 raise InvalidRequestsError(f"The header {name!r} (its value is not shown) has an illegal character")
             headers[name] = value.encode().decode("latin-1")  # UTF-8 on the wire, as from the SDK
@@ -1467,9 +1479,12 @@ class _Download:
             while True:
                 try:
                     for line in _lines(_body_blocks(self._call, self._response)):
-                        row = None if line.isspace() else self._decode(line, len(seen))
-                        if row and row["custom_id"] not in seen:
-                            seen.add(row["custom_id"])
+                        if line.isspace():
+                            continue
+                        row = self._decode(line, len(seen))
+                        custom_id = row["custom_id"]
+                        if custom_id not in seen:
+                            seen.add(custom_id)
                             failures = 0
                             yield line, row
                     if self._is_whole(len(seen)):
@@ -1482,7 +1497,7 @@ class _Download:
 
     def _decode(self, line: bytes, received: int) -> dict[str, Any]:
         try:
-            row = json.loads(line.decode())
+            row = _decoder.decode(line.decode())
         except (ValueError, RecursionError):
             row = None
             if not line.endswith(b"\n"):
@@ -2646,7 +2661,7 @@ def _results(args: Any) -> int:
     if args.output and os.path.lexists(args.output):
         raise InputError(f"{args.output} exists, and is not overwritten")
     if args.output and not os.path.isdir(os.path.dirname(os.path.abspath(args.output))):
-        raise InputError(f"{args.output}: its folder does not exist")
+        raise JobError(f"{args.output}: its folder does not exist")
     with contextlib.ExitStack() as stack:
         download = stack.enter_context(contextlib.closing(Anthropic().messages.batches._download(args.id)))
         file, failed = sys.stdout.buffer, 0
