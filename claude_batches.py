@@ -1948,7 +1948,7 @@ class Job:
 
     def _resolve(self, part: _Part) -> None:
         """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
-        deadline = datetime.fromisoformat(part.closing_at or "") + timedelta(seconds=self._settle)
+        deadline = datetime.fromisoformat(part.closing_at or "") + timedelta(seconds=self._settle + 1)  # Date's grain
         while not self._obey(part):
             now, found = self._ask(lambda: self._look(part, deadline))
             if len(found) > 1:
@@ -1976,7 +1976,7 @@ class Job:
             part.state = "planned"
             self._forget(part)
         elif word:
-            batch = self._batches.retrieve(word)
+            batch = self._ask(lambda: self._batches.retrieve(word))
             if _size(batch) not in (part.requests, None):
                 raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
             part.is_adopted = True
@@ -1998,7 +1998,7 @@ class Job:
     def _look(self, part: _Part, deadline: datetime) -> tuple[datetime, list[str]]:
         """Return the server's time, and the batches that may be this part's."""
         known = {other.batch_id for other in self._journal.parts} | set(self._journal.foreign)
-        noted, found = datetime.fromisoformat(part.noted_at or ""), []
+        noted, found = datetime.fromisoformat(part.noted_at or "") - timedelta(seconds=2), []  # clocks differ
         page = self._batches.list(limit=100)
         now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
         for batch in page:
