@@ -1497,7 +1497,9 @@ class _Download:
 
     def _decode(self, line: bytes, received: int) -> dict[str, Any]:
         try:
-            row = _decoder.decode(line.decode())
+            text = line.decode().strip()
+            row, end = _decoder.raw_decode(text)  # decode() would search for white space twice
+            row = row if end == len(text) else None
         except (ValueError, RecursionError):
             row = None
             if not line.endswith(b"\n"):
@@ -1889,6 +1891,7 @@ class Job:
         for part in self._journal.parts:
             if part.state == "closing":
                 self._resolve(part)
+            failures = 0
             while part.state in ("planned", "sending"):
                 try:
                     self._create(part)
@@ -1900,7 +1903,8 @@ class Job:
                     self._progress.live(f"{self._name(part)} waits: {error}")
                     self._gather(_retry_after(error.headers) or POLL_SECONDS[2])
                 except APIError as error:
-                    self._outlive(error, 1)
+                    failures += 1
+                    self._outlive(error, failures)
 
     def _create(self, part: _Part) -> None:
         noted = self._greet_time()
