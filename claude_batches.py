@@ -824,7 +824,8 @@ def _is_refused(error: APIError) -> bool:
 def _is_transient(error: APIError) -> bool:
     """Tell whether the same request may succeed later: all that the SDK retries, but certificates."""
     if isinstance(error, APIConnectionError):
-        reason = getattr(error.__cause__, "reason", error.__cause__)
+        cause = error.__cause__
+        reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
         return not isinstance(reason, ssl.SSLCertVerificationError)
     status = error.status_code or 0
     return status in (408, 409, 429) or status >= 500
@@ -1006,7 +1007,8 @@ def _checked_base_url(url: str) -> str:
         raise InvalidRequestsError("base_url must be a text without spaces and non-ASCII characters")
     try:
         parts = urllib.parse.urlsplit(url)
-        labels, _ = (parts.hostname or "").rstrip(".").split("."), parts.port
+        labels = (parts.hostname or "").rstrip(".").split(".")
+        _ = parts.port  # raises where it is no number
     except ValueError:
         raise InvalidRequestsError("base_url must name a host, and a port only as a number") from None
     if "@" in parts.netloc:
@@ -1123,7 +1125,10 @@ class Anthropic:
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
         pairs = [pair for name, value in params.items() for pair in _query_pairs(name, value)]
         if pairs:
-            url += ("&" if "?" in url else "?") + urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
+            try:
+                url += ("&" if "?" in url else "?") + urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
+            except UnicodeEncodeError:
+                raise InvalidRequestsError("A query parameter holds half of a surrogate pair") from None
         return _Call(method, url, merged, data, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
 
     def _merge_headers(self, own: dict[str, str | None], *layers: Headers | None) -> dict[str, str]:
@@ -1133,7 +1138,7 @@ class Anthropic:
             own["authorization"] = f"Bearer {credential}"
         for layer in layers:
             own.update(_lower(layer))
-        if own.get("authorization", "") == "" and not own.get("x-api-key"):  # None is a word of the caller's
+        if own.get("authorization", "") == "" and not own.get("x-api-key"):  # None: the caller wants none sent
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
         headers = {name: str(value) for name, value in own.items() if value is not None}
         for name, value in headers.items():  # http.client's own error would show the value, and so the key
@@ -1156,6 +1161,8 @@ class Anthropic:
 
     def _open(self, call: _Call, retries: int = 0) -> Any:
         """Send a call once and return its response, the body not read yet.  Raises APIError unless it is 2xx."""
+        if isinstance(call.body, _Body):
+            call.body.is_sent = False  # of this try: one that finds no connection does not even begin it
         request = urllib.request.Request(call.url, call.body, method=call.method)
         for name, value in call.headers.items():
             if name in _SECRET_HEADERS:  # which an opener of the caller's must not take along on a redirect
@@ -1655,7 +1662,6 @@ class _Part:
     batch_id: str | None = None
     is_adopted: bool = False
     rows_at: int | None = None  # the byte of RESULTS.part where its rows begin
-    obeyed: str | None = None  # the word of --adopt that settled its doubt: not to be obeyed twice
 
 
 @dataclass
@@ -1671,6 +1677,7 @@ class _Journal:
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
     foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
     is_finishing: bool = False
+    obeyed: str | None = None  # the word of --adopt that settled the last doubt: it does not answer another one
 
     @classmethod
     def load(cls, path: str) -> _Journal:
@@ -1734,10 +1741,10 @@ def _locked(path: str) -> Iterator[Any]:
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))  # else the other run just ended
-        except OSError:
-            is_ours = False
+        except OSError as error:
+            raise JobError(f"Another run is at work on {path}, or the folder has no locks ({error})") from None
         if not is_ours:
-            raise JobError(f"Another run is at work on {path}; let it end")
+            raise JobError(f"Another run was at work on {path}, and has just ended; run again if there is more to do")
         yield file
 
 
@@ -1751,7 +1758,7 @@ class Job:
         poll_interval: seconds between polls; None as in wait().
         settle: seconds after a lost create until it is believed that no batch will come of it.
         adopt: for a part in doubt the id of its batch, or "none".
-        progress: where to tell a person, by ``say(line)`` and ``live(line, times)``.
+        progress: where to tell a person, by ``say(line)``, ``live(line, times)`` and ``batches(batches, parts)``.
     """
 
     def __init__(self, client: Anthropic, requests: str, results: str, *, progress: Any, folder: str | None = None,
@@ -1809,11 +1816,11 @@ class Job:
                 if parsed is None:
                     continue
                 params, size = parsed[0]["params"], parsed[1]
-                if size + 15 > MAX_BATCH_BYTES:  # {"requests":[ and ]}
+                if 15 + size > MAX_BATCH_BYTES:  # the 15 of {"requests":[]}
                     raise InputError(f"{self._requests}:{number}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
                 part = parts[-1] if parts else None
                 if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
-                    part, digest = _Part(number, start, end, 0, 14, ""), hashlib.sha256()
+                    part, digest = _Part(number, start, end, 0, 15 - 1, ""), hashlib.sha256()  # the first has no comma
                     parts.append(part)
                 part.end, part.requests, part.bytes = end, part.requests + 1, part.bytes + 1 + size
                 digest.update(line)
@@ -1846,6 +1853,8 @@ class Job:
             self._journal = journal
             if journal.is_finishing:
                 return
+            if os.path.getsize(self._part_path) < journal.collected:
+                raise JobError(f"{self._part_path} has lost rows that {self._journal_path} counts; put it back")
             self._progress.say(f"going on with {self._journal_path}")
         else:
             for path in (self._results, self._failed_path):
@@ -1871,8 +1880,7 @@ class Job:
         """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
         try:
             fields = {name: params[name] for name in COUNTED if name in params}
-            self._client.messages.count_tokens(**{"model": None, "messages": None, **fields})
-            self._has_answered = True
+            self._ask(lambda: self._client.messages.count_tokens(**{"model": None, "messages": None, **fields}))
         except BadRequestError as error:
             raise InputError(f"{self._requests}: the API refuses the first request: {error}") from None
         except APIError as error:
@@ -1907,7 +1915,7 @@ class Job:
                     self._outlive(error, failures)
 
     def _create(self, part: _Part) -> None:
-        noted = self._greet_time()
+        noted = _http_date(self._greet().get("date")) or datetime.now(timezone.utc)
         part.noted_at, part.state, watch = noted.isoformat(), "sending", _Stopwatch()
         self._save()
 
@@ -1917,7 +1925,9 @@ class Job:
 
         try:
             batch = self._batches._create((request for _, request in self._lines(part)), closing)
-        except BatchMayExistError:
+        except BatchMayExistError:  # its answer was waited for until now: it may have been made as late as this
+            part.closing_at = (noted + timedelta(seconds=watch.elapsed())).isoformat()
+            self._save()
             raise
         except AnthropicError:  # no batch was made
             part.state = "planned"
@@ -1956,7 +1966,7 @@ class Job:
         while not self._obey(part):
             now, found = self._ask(lambda: self._look(part, deadline))
             if len(found) > 1:
-                self._ask_again(part)
+                self._ask_again()
                 raise JobError(
                     f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, or "
                     f"with --adopt none if it is none of them, which sends it again")
@@ -1973,22 +1983,22 @@ class Job:
     def _obey(self, part: _Part) -> bool:
         """Do with a part in doubt what --adopt says; tell whether it said something."""
         word, self._adopt = self._adopt, None
-        if word == part.obeyed:
+        if not word or word == self._journal.obeyed:
             return False
-        part.obeyed = word
+        self._journal.obeyed = word
         if word == "none":
             part.state = "planned"
             self._forget(part)
-        elif word:
+        else:
             batch = self._ask(lambda: self._batches.retrieve(word))
             if _size(batch) not in (part.requests, None):
                 raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
             part.is_adopted = True
             self._created(part, word)
-        return bool(word)
+        return True
 
-    def _ask_again(self, part: _Part) -> None:
-        part.obeyed = None
+    def _ask_again(self) -> None:
+        self._journal.obeyed = None
         self._save()
 
     def _forget(self, part: _Part) -> None:
@@ -2002,7 +2012,8 @@ class Job:
     def _look(self, part: _Part, deadline: datetime) -> tuple[datetime, list[str]]:
         """Return the server's time, and the batches that may be this part's."""
         known = {other.batch_id for other in self._journal.parts} | set(self._journal.foreign)
-        noted, found = datetime.fromisoformat(part.noted_at or "") - timedelta(seconds=2), []  # clocks differ
+        noted = datetime.fromisoformat(part.noted_at or "") - timedelta(seconds=2)  # clocks differ
+        found = []
         page = self._batches.list(limit=100)
         now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
         for batch in page:
@@ -2018,9 +2029,6 @@ class Job:
     def _greet(self) -> Mapping[str, str]:
         """Return the headers of an answer, which tell the server's time and whose key it is."""
         return self._ask(lambda: self._batches.list(limit=1))._headers
-
-    def _greet_time(self) -> datetime:
-        return _http_date(self._greet().get("date")) or datetime.now(timezone.utc)
 
     def _ask(self, ask: Callable[[], T]) -> T:
         """Return what ``ask`` does, after waiting out failures."""
@@ -2071,7 +2079,7 @@ class Job:
     def _lost(self, part: _Part, why: str) -> None:
         """Stop for a batch that gives no results, unless --adopt says what to do."""
         if not self._obey(part):
-            self._ask_again(part)
+            self._ask_again()
             raise JobError(
                 f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of the right "
                 f"workspace, run again; or send the part again, and pay again, with --adopt none")
@@ -2125,9 +2133,10 @@ class Job:
                     if unsynced > 8_000_000:
                         self._note_rows()
                         unsynced = 0
-        finally:
-            if part.state == "created":
-                self._note_rows()
+        except AnthropicError:  # not an OSError, which may have torn the last row
+            self._note_rows()
+            raise
+        self._note_rows()
         return len(seen)
 
     def _note_rows(self) -> None:
@@ -2182,17 +2191,18 @@ class Job:
         failed, tokens_in, tokens_out = set(), 0, 0
         with open(path, "rb") as rows:
             for row in map(MessageBatchIndividualResponse._take, iter_json_lines(rows)):
-                kind = str(row.result.type)
+                result = row.result if isinstance(row.result, MessageBatchResult) else MessageBatchResult()
+                kind = str(result.type)
                 outcomes[kind] = outcomes.get(kind, 0) + 1
-                usage = row.result.message.usage if row.result.message else None
+                usage = result.message.usage if result.message else None
                 if usage:
                     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
                     tokens_in += sum(getattr(usage, name) or 0 for name in names)
                     tokens_out += usage.output_tokens or 0
                 if kind != "succeeded":
                     failed.add(row.custom_id)
-                if row.result.error and row.result.error.error:
-                    words = f"{row.result.error.error.type}: {row.result.error.error.message}"
+                if result.error and result.error.error:
+                    words = f"{result.error.error.type}: {result.error.error.message}"
                     errors[words] = errors.get(words, 0) + 1
         parts = self._journal.parts
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)

@@ -4057,7 +4057,8 @@ def test_adopt_takes_no_batch_of_another_size(case):
 
 @pytest.mark.parametrize("parts, word", [(2, "msgbatch_001"), (1, "none")])
 def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(case, parts, word):
-    job = case(parts=parts, faults={"create": [["both", OTHERS], ["hold", 20]]})
+    ids = [f"request-{i}" for i in range(20 if parts == 1 else 30)]  # no part but the first has the twin's size
+    job = case(ids=ids, faults={"create": [["both", OTHERS], ["hold", 20]]})
     expect(job.run(), 1, "--adopt")
     process = job.start("--adopt", word)
     made = job.until(lambda state: sum(one["ours"] for one in state["batches"]) == 2)["batches"]
@@ -4067,6 +4068,18 @@ def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(case, par
     assert len(job.control()["batches"]) == len(made)  # nothing was sent again
     if word != "none":
         job.check()
+
+
+def test_the_same_words_again_do_not_answer_for_the_next_part(case):
+    ids = [f"request-{i}" for i in range(30)]
+    job = case(ids=ids, faults={"create": [["both", OTHERS], None, ["hold", 20]]})
+    expect(job.run(), 1, "--adopt")
+    process = job.start("--adopt", "none")
+    made = job.until(lambda state: sum(one["ours"] for one in state["batches"]) == 3)["batches"]
+    process.kill()
+    assert job.end(process)[0] == -signal.SIGKILL
+    job.run("--adopt", "none")
+    assert len(job.control()["batches"]) == len(made)
 
 
 @pytest.mark.parametrize("word", ["twin", "hide"])
