@@ -2586,6 +2586,15 @@ def start(*args, **options):
         [sys.executable, claude_batches.__file__, *args], **{**streams, "env": environment, **options})
 
 
+def send_signal(process, number):
+    """Interrupt a process; again where the signal came just before a system call, which Python then does not end."""
+    for _ in range(4):
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(4)
+            return
+
+
 def finish(process):
     """Return exit status, output and what a person was told, once a process has ended."""
     out, err = process.communicate(timeout=20)
@@ -3130,7 +3139,7 @@ def test_a_signal_tells_the_batch_that_goes_on_and_how_to_go_on_or_cancel(slow, 
     args = ("run", path, "-o", "out.jsonl") if command == "run" else ("wait", running(slow).id)
     process = start(*args)
     next(line for line in process.stderr if b"in_progress" in line)
-    process.send_signal(number)
+    send_signal(process, number)
     status, out, err = finish(process)
     batch, = slow.batches.list()
     assert (status, out) == (expected, b"") and err.startswith(word) and "Traceback" not in err
@@ -3145,7 +3154,7 @@ def test_a_signal_tells_the_batch_that_goes_on_and_how_to_go_on_or_cancel(slow, 
 def test_an_interrupted_run_in_the_sandbox_does_not_speak_of_bills():
     process = start("run", write("r.jsonl", request("a")), "-o", "out.jsonl", "--sandbox")
     next(line for line in process.stderr if b"in_progress" in line)
-    process.send_signal(signal.SIGINT)
+    send_signal(process, signal.SIGINT)
     status, out, err = finish(process)
     assert (status, out, os.listdir(".")) == (130, b"", ["r.jsonl"]) and "billed" not in err and "cancel" not in err
 
@@ -3159,7 +3168,7 @@ def test_an_interrupted_create_says_that_the_batch_may_have_been_made(monkeypatc
         connection, raw = server.accept()[0], b""
         while not raw.endswith(b"]}"):
             raw += connection.recv(65536)
-        process.send_signal(signal.SIGINT)
+        send_signal(process, signal.SIGINT)
         status, out, err = finish(process)
         connection.close()
     assert (status, out) == (130, b"") and "may have been made" in err and "billed" in err and " list" in err
@@ -3178,7 +3187,7 @@ def test_an_interrupted_results_leaves_no_file(sandbox, monkeypatch):
     monkeypatch.setattr(claude_batches._SandboxBatch, "rows", stalled)
     process = start("results", batch.id, "-o", "out.jsonl")
     assert opened.wait(10)
-    process.send_signal(signal.SIGTERM)
+    send_signal(process, signal.SIGTERM)
     status, out, err = finish(process)
     go_on.set()
     assert (status, out, err, os.listdir(".")) == (143, b"", "terminated\n", [])
@@ -3195,7 +3204,7 @@ def test_the_sandbox_command_prints_two_lines_to_export_and_serves_until_interru
     assert Anthropic().models.retrieve("claude-opus-4-6").display_name == "Claude Opus 4.6"
     status, out, err = finish(start("sandbox", "--port", names["ANTHROPIC_BASE_URL"].rpartition(":")[2]))
     assert (status, out) == (1, b"") and "in use" in err and err.count("\n") == 1
-    process.send_signal(signal.SIGINT)
+    send_signal(process, signal.SIGINT)
     assert finish(process) == (130, b"", "interrupted\n")
 
 
@@ -3793,7 +3802,7 @@ def test_interrupted_it_tells_the_batches_and_how_to_go_on(case, name, code):
     job = case(settings={"runs": 1000})
     process = job.start()
     job.until(lambda state: state["log"].count("retrieve") > 6)
-    process.send_signal(getattr(signal, name))
+    send_signal(process, getattr(signal, name))
     text = expect(job.end(process), code, "billed", "to go on: ", f"run {job.requests} -o {job.results}")
     for batch in ("msgbatch_000", "msgbatch_001", "msgbatch_002"):
         assert f"cancel {batch}" in text
