@@ -3736,7 +3736,7 @@ def kill_at_random(case, seed, kills, signals):
     while done < kills:
         process = job.start()
         try:
-            process.wait(dice.uniform(0.1, 0.9))
+            process.wait(dice.uniform(0.1, 0.4))
         except subprocess.TimeoutExpired:
             process.send_signal(dice.choice(signals))
         code, text = job.end(process) if process.poll() != 0 else (0, "")
