@@ -42,6 +42,7 @@ import tracemalloc
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
@@ -4079,6 +4080,16 @@ def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(case, par
         job.check()
 
 
+def test_rows_that_the_journal_counts_and_the_file_has_lost_are_told(case):
+    job = case(parts=1)
+    job.end(job.start(kill=[4, "before"]))
+    with open(job.journal) as file:
+        journal = json.load(file)
+    with open(job.journal, "w") as file:
+        json.dump(dict(journal, collected=10), file)
+    expect(job.run(), 1, "lost rows")
+
+
 def test_the_same_words_again_do_not_answer_for_the_next_part(case):
     ids = [f"request-{i}" for i in range(30)]
     job = case(ids=ids, faults={"create": [["both", OTHERS], None, ["hold", 20]]})
@@ -4234,6 +4245,31 @@ def test_250_000_requests_go_out_in_three_parts_within_flat_memory(large):
     peak = json.loads(out)["peak"]
     print(f"peak {peak:.0f} MB")
     assert peak < 160
+
+
+@posix
+def test_a_row_without_a_result_ends_no_job(monkeypatch):
+    monkeypatch.setattr(claude_batches._SandboxBatch, "rows", lambda _: iter([b'{"custom_id":"a","result":null}\n']))
+    assert claude_batches.main(["run", write("r.jsonl", request("a")), "-o", "out.jsonl", "--sandbox"]) == 3
+    with open("out.jsonl", "rb") as file:
+        assert file.read() == b'{"custom_id":"a","result":null}\n'
+
+
+def test_a_try_that_finds_no_connection_after_one_that_was_refused_is_repeated():
+    tries = []
+
+    class RefusedThenGone:
+        def open(self, request, timeout):
+            tries.append(request)
+            if len(tries) == 2:
+                raise ConnectionRefusedError("nobody listens")
+            assert b"".join(request.data).endswith(b"]}")
+            body = io.BytesIO(b'{"id": "b1"}')
+            return urllib.response.addinfourl(body, email.message.Message(), "", 200 if len(tries) == 3 else 429)
+
+    client = Anthropic(api_key="k", opener=RefusedThenGone())
+    assert client.messages.batches.create(requests=[request("a")]).id == "b1"
+    assert len(tries) == 3
 
 
 # ---- The real API ----------------------------------------------------------------------------------------------
