@@ -2814,6 +2814,11 @@ def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
         args.progress.say(f"to go on: {program} {' '.join(shlex.quote(word) for word in argv)}")
 
 
+def _discard_output() -> None:
+    """Let go of what standard output does not take, of which the flush at the exit would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status; ``argv`` is sys.argv[1:] unless given."""
     import signal
@@ -2837,13 +2842,17 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # standard output's; those of the network are APIConnectionErrors
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the exit's flush would complain
+        _discard_output()
         return 0
     except (InputError, InvalidRequestsError) as error:
         args.progress.say(f"claude_batches: {error}")
         return 2
     except (AnthropicError, OSError) as error:
         args.progress.say(f"claude_batches: {error}")
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk
+            _discard_output()
         ids = args.going_on()
         if ids:
             args.progress.say(f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on")

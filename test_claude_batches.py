@@ -4247,6 +4247,14 @@ def test_250_000_requests_go_out_in_three_parts_within_flat_memory(large):
     assert peak < 160
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_output_that_finds_no_room_is_told_once_and_is_exit_status_1():
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, claude_batches.__file__, "run", write("r.jsonl", request("a")), "--dry-run"]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=20)
+    assert process.returncode == 1 and process.stderr.count(b"\n") == 1 and b"No space" in process.stderr
+
+
 @posix
 def test_a_row_without_a_result_ends_no_job(monkeypatch):
     monkeypatch.setattr(claude_batches._SandboxBatch, "rows", lambda _: iter([b'{"custom_id":"a","result":null}\n']))
