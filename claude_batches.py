@@ -20,9 +20,7 @@ The shortest command line (with ``--sandbox`` it needs no key and costs nothing)
     python claude_batches.py run requests.jsonl -o results.jsonl
 
 What it keeps beyond the SDK: a batch is never made, and billed, twice; results are whole or an error says how
-many are missing; memory stays flat at 100,000 requests; the API key goes to one place only.
-
-Errors::
+many are missing; memory stays flat at 100,000 requests; the API key goes to one place only.  Errors::
 
     AnthropicError
     ├── InvalidRequestsError (also a ValueError)    an argument breaks a rule; nothing was sent
@@ -44,8 +42,8 @@ Errors::
 from __future__ import annotations
 
 import contextlib
-import copyreg
 import email.utils
+import functools
 import http.client
 import io
 import itertools
@@ -58,18 +56,17 @@ import ssl
 import sys
 import tempfile
 import time
-import types
 import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -108,17 +105,15 @@ NOT_FOUND_SECONDS = 30.0  # so long a poll's 404 is forgiven: a fresh batch give
 BLOCK = 128 * 1024  # bytes of one read or write; a write's timeout is for the whole block
 SPOOL_BYTES = 4 * 1024 * 1024  # up to here the body of a create is kept in memory
 
-_NO_HEADERS: dict[str, str] = {}
-
 # ---- Errors ----------------------------------------------------------------------------------------------------
 
 
 class AnthropicError(Exception):
-    """The root of all errors that this module raises."""
+    """The root of all errors that this module raises.  ``fields`` are the attributes that the class declares."""
 
-    def __reduce__(self) -> Any:  # else an error with keyword arguments could not be unpickled
-        state = {**self.__dict__, "args": self.args}
-        return copyreg.__newobj__, (type(self), *self.args), state  # type: ignore[attr-defined]
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
 
 
 class InvalidRequestsError(AnthropicError, ValueError):
@@ -128,24 +123,24 @@ class InvalidRequestsError(AnthropicError, ValueError):
 class WaitTimeoutError(AnthropicError, TimeoutError):
     """The batch did not end in time; it goes on.  ``batch``: as last seen, None if no poll came through."""
 
-    def __init__(self, message: str, batch: MessageBatch | None = None) -> None:
-        super().__init__(message)
-        self.batch = batch
+    batch: MessageBatch | None = None
 
 
 class APIError(AnthropicError):
-    """A request failed.  ``message`` is what str() gives, ``body`` the answer's JSON or text; unknown is None."""
+    """A request failed.  ``body`` is the answer's JSON or text, ``headers`` its own in lower case; unknown is None."""
 
     status_code: int | None = None
     request_id: str | None = None
     type: str | None = None
-    headers: Mapping[str, str] = _NO_HEADERS
+    body: object = None
+    headers: Mapping[str, str] = {}
+    _is_transient = True  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
 
-    def __init__(self, message: str, *, body: object = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.body = body
+    @property
+    def message(self) -> str:
+        """What str() gives."""
+        return str(self)
 
 
 class APIConnectionError(APIError):
@@ -159,10 +154,8 @@ class APITimeoutError(APIConnectionError):
 class IncompleteResultsError(APIConnectionError):
     """Of ``expected`` rows (None: the batch told no counts) ``received`` came, and no retry helped."""
 
-    def __init__(self, message: str, *, expected: int | None, received: int) -> None:
-        super().__init__(message)
-        self.expected = expected
-        self.received = received
+    expected: int | None = None
+    received: int = 0
 
 
 class APIResponseValidationError(APIError):
@@ -177,29 +170,18 @@ class BatchMayExistError(APIError):
     something on the way holds back makes its batch later.  The cause is chained.
     """
 
-    def __init__(self, message: str, *, request_count: int, sent_at: datetime | None,
-                 candidates: list[MessageBatch] | None) -> None:
-        super().__init__(message)
-        self.request_count = request_count
-        self.sent_at = sent_at
-        self.candidates = candidates
+    request_count: int = 0
+    sent_at: datetime | None = None
+    candidates: list[MessageBatch] | None = None
 
 
 class APIStatusError(APIError):
     """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's."""
 
     status_code: int
-
-    def __init__(self, message: str, *, status_code: int, headers: Mapping[str, str], body: object) -> None:
-        super().__init__(message, body=body)
-        form: Any = body if isinstance(body, dict) else {}
-        error = form["error"] if isinstance(form.get("error"), dict) else {}
-        self.status_code = status_code
-        self.headers = headers  # names in lower case
-        self.request_id = headers.get("request-id") or form.get("request_id")
-        self.type, self.api_message, self.details = (error.get(name) for name in ("type", "message", "details"))
-        self.error_code = self.details.get("error_code") if isinstance(self.details, dict) else None
-        self._is_api_form = form.get("type") == "error" and isinstance(self.type, str)
+    api_message: str | None = None
+    details: Any = None
+    error_code: str | None = None
 
 
 class BadRequestError(APIStatusError): """400: the request breaks a rule."""
@@ -226,61 +208,6 @@ _STATUS_ERRORS: dict[int, type[APIStatusError]] = {
 }
 
 # ---- Objects ---------------------------------------------------------------------------------------------------
-# An object takes over the decoded dict of its JSON as its __dict__: nothing is copied, a missing field is the
-# dataclass's default (None), and a field that this file has never heard of is an attribute all the same.
-
-
-class _Nested:
-    """A field whose JSON becomes an object, or a list of them, when it is first read."""
-
-    def __init__(self, build: Callable[[dict[str, Any]], Any] = dict) -> None:
-        self._build = build
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        if obj is None:
-            return None  # the dataclass's default
-        fields = obj.__dict__
-        value = fields.get(self._name)
-        if type(value) is dict:
-            value = fields[self._name] = self._build(value)
-        elif type(value) is list:
-            value[:] = [self._build(item) if type(item) is dict else item for item in value]
-        return value
-
-    def __set__(self, obj: Any, value: Any) -> None:
-        obj.__dict__[self._name] = value
-
-
-class _Time(_Nested):
-    """A field whose RFC 3339 text is read as an aware datetime, and stays text for to_dict()."""
-
-    def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        value = obj.__dict__.get(self._name) if obj is not None else None
-        return value if isinstance(value, datetime) else _parse_time(value) if isinstance(value, str) else None
-
-
-class _Method:
-    """A method that no field of the same name can hide: a data descriptor goes before the __dict__."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self.__doc__ = function, function.__doc__
-
-    def __get__(self, obj: Any, owner: type | None = None) -> Any:
-        return self if obj is None else types.MethodType(self._function, obj)
-
-    def __set__(self, obj: Any, value: Any) -> None:
-        raise AttributeError(f"{self._function.__name__} is a method")
-
-
-def _method(function: T) -> T:
-    return _Method(function)  # type: ignore[arg-type, return-value]
-
-
-_nested: Any = _Nested  # Any, because the annotations of the fields tell their types
-_time: Any = _Time
 
 
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?")
@@ -291,20 +218,17 @@ def _parse_time(text: str) -> datetime | None:
 
     datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction.
     """
-    match = _RFC_3339.fullmatch(text)
-    if not match:
-        return None
-    day, clock, fraction, zone = match.groups()
     try:
+        day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
         return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}")
-    except ValueError:
+    except (AttributeError, TypeError, ValueError):
         return None
 
 
 def _plain(value: Any) -> Any:
     """Return a copy of a value as JSON has it: objects as dicts, times as text."""
     if isinstance(value, _Object):
-        value = value.__dict__
+        value = value._fields
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -312,27 +236,77 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
+_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}  # and each class below
+
+
+def _as_is(value: T) -> T:
+    return value
+
+
+@functools.lru_cache(None)
+def _kind(owner: Any, name: str) -> Callable[[Any], Any] | None:
+    """Return what makes a field's value of its JSON, by the word in its annotation; None if it is not declared."""
+    if owner is OpenObject:
+        return OpenObject._take
+    declared = owner.__dataclass_fields__.get(name)
+    words = re.findall(r"\w+", declared.type) if declared else ()
+    return next((_KINDS[word] for word in words if word in _KINDS), _as_is if declared else None)
+
+
 class _Object:
-    __slots__ = ("__dict__", "_headers")
-    _headers: Mapping[str, str]
+    """A dataclass over the decoded dict of its JSON, which it takes over: nothing is copied until it is asked for.
+
+    A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
+    What a field's JSON becomes, when it is read, its annotation says.
+    """
+
+    _fields: dict[str, Any]
+    _headers: Mapping[str, str] = {}
+
+    def __init_subclass__(cls) -> None:
+        dataclass(init=False, eq=False, repr=False)(cls)
+        _KINDS[cls.__name__] = cls._take
 
     def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
+        self._fields = fields
 
     @classmethod
     def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] | None = None) -> Any:
         self = object.__new__(cls)
-        self.__dict__ = fields
+        self.__dict__["_fields"] = fields
         if headers is not None:
             self._headers = headers
         return self
 
+    def __getattr__(self, name: str) -> Any:  # asked for what is no attribute of the class: no field hides a method
+        if name.startswith("_"):
+            raise AttributeError(name)
+        kind = _kind(type(self), name)  # type: ignore[arg-type]
+        value = self._fields.get(name)
+        if kind is None and name not in self._fields:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+        if kind is _parse_time:
+            return value if isinstance(value, datetime) else _parse_time(value)
+        if kind and type(value) is dict:
+            value = self._fields[name] = kind(value)
+        elif kind and type(value) is list:
+            value[:] = [kind(item) if type(item) is dict else item for item in value]
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        (self.__dict__ if name.startswith("_") else self._fields)[name] = value
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._fields]
+
+    def __reduce__(self) -> Any:
+        return self._take, (dict(self._fields), self._headers)
+
     @property
     def _request_id(self) -> str | None:
         """The request id of the answer that this object is; None inside one."""
-        return getattr(self, "_headers", {}).get("request-id")
+        return self._headers.get("request-id")
 
-    @_method
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the object's JSON, times as text."""
         return dict(_plain(self))
@@ -341,155 +315,130 @@ class _Object:
         return type(self) is type(other) and _plain(self) == _plain(other)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._fields.items())})"
 
 
-@dataclass(init=False, eq=False, repr=False)
 class OpenObject(_Object):
     """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
 
-    @classmethod
-    def _take(cls, fields: Any, headers: Mapping[str, str] | None = None) -> Any:
-        if isinstance(fields, list):
-            return [cls._take(item) for item in fields]
-        if not isinstance(fields, dict):
-            return fields
-        return super()._take({name: cls._take(value) for name, value in fields.items()}, headers)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return None
-
-
-@dataclass(init=False, eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
     """How many requests of a batch are where; the sum is always the number of requests."""
 
-    processing: int | None = None
-    succeeded: int | None = None
-    errored: int | None = None
-    canceled: int | None = None
-    expired: int | None = None
+    processing: int | None
+    succeeded: int | None
+    errored: int | None
+    canceled: int | None
+    expired: int | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class MessageBatch(_Object):
     """A batch.  ``processing_status`` is ``in_progress``, ``canceling`` or ``ended``; only then it has results."""
 
-    id: str = None  # type: ignore[assignment]
-    type: str | None = None
-    processing_status: str | None = None
-    request_counts: MessageBatchRequestCounts | None = _nested(MessageBatchRequestCounts._take)
-    created_at: datetime | None = _time()
-    expires_at: datetime | None = _time()
-    ended_at: datetime | None = _time()
-    cancel_initiated_at: datetime | None = _time()
-    archived_at: datetime | None = _time()
-    results_url: str | None = None
+    id: str
+    type: str | None
+    processing_status: str | None
+    request_counts: MessageBatchRequestCounts | None
+    created_at: datetime | None
+    expires_at: datetime | None
+    ended_at: datetime | None
+    cancel_initiated_at: datetime | None
+    archived_at: datetime | None
+    results_url: str | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class DeletedMessageBatch(_Object):
     """The answer to a delete."""
 
-    id: str | None = None
-    type: str | None = None
+    id: str | None
+    type: str | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class ErrorResponse(_Object):
     """The error of an errored row.  It nests: ``error.error`` has the API's type, message and details."""
 
-    type: str | None = None
-    error: ErrorResponse | None = _nested(lambda fields: ErrorResponse._take(fields))
-    message: str | None = None
-    details: OpenObject | None = _nested(OpenObject._take)
-    request_id: str | None = None
+    type: str | None
+    error: ErrorResponse | None
+    message: str | None
+    details: OpenObject | None
+    request_id: str | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class ContentBlock(_Object):
     """A block of a message.  ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use."""
 
-    type: str | None = None
-    citations: list[OpenObject] | None = _nested(OpenObject._take)
-    caller: OpenObject | None = _nested(OpenObject._take)
-    content: Any = _nested(OpenObject._take)
+    type: str | None
+    citations: list[OpenObject] | None
+    caller: OpenObject | None
+    content: Any | OpenObject
 
 
-@dataclass(init=False, eq=False, repr=False)
 class Usage(_Object):
     """The tokens of a message."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation: OpenObject | None = _nested(OpenObject._take)
-    server_tool_use: OpenObject | None = _nested(OpenObject._take)
-    service_tier: str | None = None
-    inference_geo: str | None = None
-    speed: str | None = None
-    output_tokens_details: OpenObject | None = _nested(OpenObject._take)
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_creation_input_tokens: int | None
+    cache_read_input_tokens: int | None
+    cache_creation: OpenObject | None
+    server_tool_use: OpenObject | None
+    service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
+    output_tokens_details: OpenObject | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class Message(_Object):
     """The model's answer to one request."""
 
-    id: str | None = None
-    type: str | None = None
-    role: str | None = None
-    model: str | None = None
-    content: list[Any] | None = _nested(ContentBlock._take)
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    stop_details: OpenObject | None = _nested(OpenObject._take)
-    container: OpenObject | None = _nested(OpenObject._take)
-    diagnostics: OpenObject | None = _nested(OpenObject._take)
-    usage: Usage | None = _nested(Usage._take)
+    id: str | None
+    type: str | None
+    role: str | None
+    model: str | None
+    content: list[ContentBlock] | None
+    stop_reason: str | None
+    stop_sequence: str | None
+    stop_details: OpenObject | None
+    container: OpenObject | None
+    diagnostics: OpenObject | None
+    usage: Usage | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class MessageBatchResult(_Object):
     """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
 
-    type: str | None = None
-    message: Message | None = _nested(Message._take)
-    error: ErrorResponse | None = _nested(ErrorResponse._take)
+    type: str | None
+    message: Message | None
+    error: ErrorResponse | None
 
 
-@dataclass(init=False, eq=False, repr=False)
 class MessageBatchIndividualResponse(_Object):
     """A row of results.  Rows come in any order: ``custom_id`` tells whose it is."""
 
-    custom_id: str = None  # type: ignore[assignment]
-    result: MessageBatchResult = _nested(MessageBatchResult._take)
+    custom_id: str
+    result: MessageBatchResult
 
 
-@dataclass(init=False, eq=False, repr=False)
 class MessageTokensCount(_Object):
     """The answer of count_tokens."""
 
-    input_tokens: int = None  # type: ignore[assignment]
+    input_tokens: int
 
 
-@dataclass(init=False, eq=False, repr=False)
 class ModelInfo(_Object):
     """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
 
-    id: str = None  # type: ignore[assignment]
-    type: str | None = None
-    display_name: str | None = None
-    created_at: datetime | None = _time()
-    lifecycle: str | None = None
-    deprecated_at: datetime | None = _time()
-    retires_at: datetime | None = _time()
-    line: str | None = None
-    max_input_tokens: int | None = None
-    max_tokens: int | None = None
-    capabilities: OpenObject | None = _nested(OpenObject._take)
+    id: str
+    type: str | None
+    display_name: str | None
+    created_at: datetime | None
+    lifecycle: str | None
+    deprecated_at: datetime | None
+    retires_at: datetime | None
+    line: str | None
+    max_input_tokens: int | None
+    max_tokens: int | None
+    capabilities: OpenObject | None
 
 
 # The SDK's names for what goes into create: dicts at run time there, too.
@@ -505,7 +454,6 @@ class PageInfo:
     params: dict[str, str]
 
 
-@dataclass(init=False, eq=False, repr=False)
 class Page(_Object):
     """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
 
@@ -515,52 +463,54 @@ class Page(_Object):
         fetch: returns the Page for other parameters.
     """
 
-    __slots__ = ("_params", "_fetch")
-    data: list[Any] = None  # type: ignore[assignment]
-    has_more: bool | None = None
-    first_id: str | None = None
-    last_id: str | None = None
+    data: list[Any]
+    has_more: bool | None
+    first_id: str | None
+    last_id: str | None
 
     def __init__(self, data: list[Any], has_more: bool | None = None, first_id: str | None = None,
                  last_id: str | None = None, *, params: Mapping[str, Any] | None = None,
                  fetch: Callable[[dict[str, Any]], Page] | None = None) -> None:
-        self.__dict__.update(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
-        self._params, self._fetch = dict(params or {}), fetch
+        super().__init__(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
+        self._link(params or {}, fetch)
 
-    @_method
+    def _link(self, params: Mapping[str, Any], fetch: Any) -> None:
+        self._params, self._fetch = dict(params), fetch
+        self._cursors: list[object] = []
+
     def next_page_info(self) -> PageInfo | None:
         """Return where the next page is, in the direction that was asked for; None without a cursor."""
         name, cursor = ("before_id", self.first_id) if self._params.get("before_id") else ("after_id", self.last_id)
         return PageInfo({name: cursor}) if cursor else None
 
-    @_method
     def has_next_page(self) -> bool:
         """Tell whether to go on: not after ``has_more: false``, an empty page, or one without a cursor."""
         return self.has_more is not False and bool(self.data) and self.next_page_info() is not None
 
-    @_method
     def get_next_page(self) -> Page:
-        """Fetch the next page.  Raises RuntimeError on the last one, and what the request raises."""
-        info = self.next_page_info() if self.has_next_page() else None
-        if info is None or self._fetch is None:
-            raise RuntimeError("No next page: ask has_next_page() before get_next_page()")
-        if info.params.items() <= self._params.items():
-            raise APIResponseValidationError(f"The list does not go on: the page after {info.params} is itself")
-        return self._fetch({**self._params, **info.params})
+        """Fetch the next page.
 
-    @_method
+        Raises RuntimeError on the last page, APIResponseValidationError where a cursor comes again, and what the
+        request raises.
+        """
+        info = self.next_page_info()
+        if info is None or not self.has_next_page() or self._fetch is None:
+            raise RuntimeError("No next page: ask has_next_page() before get_next_page()")
+        (name, cursor), = info.params.items()
+        seen = [*self._cursors, self._params.get(name)]
+        if cursor in seen:
+            raise APIResponseValidationError(f"The list goes in circles: {name}={cursor} came before")
+        page: Page = self._fetch({**self._params, name: cursor})
+        page._cursors = seen
+        return page
+
     def iter_pages(self) -> Iterator[Page]:
-        """Yield this page and all after it.  Raises APIResponseValidationError where a cursor comes again."""
-        page, seen = self, set()
-        while True:
-            yield page
-            if not page.has_next_page():
-                return
-            cursor = str(page.next_page_info())
-            if cursor in seen:
-                raise APIResponseValidationError(f"The list goes in circles: {cursor} came before")
-            seen.add(cursor)
+        """Yield this page and all after it, each fetched when it is reached; raises as get_next_page()."""
+        page = self
+        yield page
+        while page.has_next_page():
             page = page.get_next_page()
+            yield page
 
     def __iter__(self) -> Iterator[Any]:
         for page in self.iter_pages():
@@ -601,7 +551,6 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
                 yield json.loads(line.decode())
             except (ValueError, RecursionError) as error:
                 raise APIResponseValidationError(f"line {number} is not JSON: {error}") from None
-
 
 # ---- Client ----------------------------------------------------------------------------------------------------
 
@@ -652,42 +601,43 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
     """The same over TLS."""
 
 
-class _HTTPHandler(urllib.request.HTTPHandler):
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        request.unredirected_hdrs.pop("Content-type", None)  # urllib's own, where the caller wants none
-        return self.do_open(_Connection, request)
-
-
-class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        request.unredirected_hdrs.pop("Content-type", None)
-        return self.do_open(_TLSConnection, request, context=self._context)  # type: ignore[attr-defined]
-
-
-class _Transport:
-    """urllib's opener with http and https alone, built at the first request because that takes a while.
+class _Transport(urllib.request.AbstractHTTPHandler):
+    """urllib for http and https alone, its opener built at the first request because an SSL context takes a while.
 
     No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  There is no
     file: and no ftp:, and an answer of any status is an answer.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, base_url: str) -> None:
-        self._context, self._has_tls = context, base_url.startswith("https:")
-        host = urllib.parse.urlsplit(base_url).hostname or ""
-        # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
-        self._proxies: dict[str, str] | None = {} if host in ("localhost", "::1") or host.startswith("127.") else None
+    def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._base, self._context = urllib.parse.urlsplit(base_url), context
         self._director: urllib.request.OpenerDirector | None = None
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
         if self._director is None:
-            director = urllib.request.OpenerDirector()
-            director.add_handler(urllib.request.ProxyHandler(self._proxies))
+            host, director = self._base.hostname or "", urllib.request.OpenerDirector()
+            if self._base.scheme == "https":
+                self._context = self._context or ssl.create_default_context()
+            # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
+            is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+            director.add_handler(urllib.request.ProxyHandler({} if is_loopback else None))
             director.add_handler(urllib.request.UnknownHandler())
-            director.add_handler(_HTTPHandler())
-            if self._has_tls:  # its context is what takes a while
-                director.add_handler(_HTTPSHandler(context=self._context or ssl.create_default_context()))
+            director.add_handler(self)
             self._director = director
         return self._director.open(request, timeout=timeout)
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        request = self.do_request_(request)
+        request.unredirected_hdrs.pop("Content-type", None)  # urllib's own, where the caller wants none
+        return request
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_TLSConnection, request, context=self._context)
+
+    https_request = http_request
 
 
 @dataclass
@@ -699,6 +649,7 @@ class _Call:
     headers: dict[str, str] = field(repr=False)
     body: bytes | _Body | None
     timeout: float | None
+    failures: int = 0  # in a row
 
     def __str__(self) -> str:  # for messages: a query may hold a gateway's key
         return f"{self.method} {self.url.partition('?')[0]}"
@@ -715,7 +666,8 @@ def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
         return APITimeoutError(f"Request timed out ({call})")
     if isinstance(reason, ssl.SSLCertVerificationError):
         advice = "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
-        return APIConnectionError(f"The certificate is not trusted: {reason.verify_message} ({call}); {advice}")
+        words = f"The certificate is not trusted: {reason.verify_message} ({call}); {advice}"
+        return APIConnectionError(words, _is_transient=False)
     return APIConnectionError(f"Connection error: {str(reason) or type(reason).__name__} ({call})")
 
 
@@ -730,30 +682,24 @@ def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: byt
         body = json.loads(text)
     except (ValueError, RecursionError):
         body = text
-    kind = _STATUS_ERRORS.get(status, InternalServerError if status >= 500 else APIStatusError)
-    error = kind("", status_code=status, headers=headers, body=body)
-    words = f"{error.type}: {error.api_message}" if error.type else " ".join(text.split())[:200]
+    form = body if isinstance(body, dict) else {}
+    error = form["error"] if isinstance(form.get("error"), dict) else {}
+    kind, message, details = (error.get(name) for name in ("type", "message", "details"))
+    request_id = headers.get("request-id") or form.get("request_id")
+    words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
     if 300 <= status < 400:
         words = f"a redirect to {headers.get('location', 'nowhere')}, not followed because the key stays with base_url"
-    request_id = f" (request id {error.request_id})" if error.request_id else ""
-    error.message = f"Error code: {status} - {words}{request_id} ({call})"
-    error.args = (error.message,)
-    return error
+    default = InternalServerError if status >= 500 else APIStatusError
+    return _STATUS_ERRORS.get(status, default)(
+        f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({call})",
+        status_code=status, headers=headers, body=body, request_id=request_id, type=kind, api_message=message,
+        details=details, error_code=details.get("error_code") if isinstance(details, dict) else None,
+        _is_transient=status in (408, 409, 429) or status >= 500,
+        _is_api_form=form.get("type") == "error" and isinstance(kind, str))
 
 
 def _headers_of(response: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
-
-
-def _read_blocks(response: Any) -> Iterator[bytes]:
-    """Yield the body in large blocks.  Raises where it ends before its announced end.
-
-    Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
-    """
-    read = getattr(response, "read1", response.read)
-    yield from iter(lambda: read(BLOCK), b"")
-    if getattr(response, "length", None):
-        raise http.client.IncompleteRead(b"", response.length)
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -769,27 +715,33 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("gzip ended early")
 
 
-def _body_blocks(call: _Call, response: Any) -> Iterator[bytes]:
-    """Yield the body's blocks, gzip undone.  Raises APIConnectionError where it is torn."""
-    is_gzip = _headers_of(response).get("content-encoding", "").lower() in ("gzip", "x-gzip")
+def _blocks(call: _Call, response: Any) -> Iterator[bytes]:
+    """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
+
+    Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
+    """
+    read = getattr(response, "read1", response.read)
+    blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
     try:
-        yield from _gunzip(_read_blocks(response)) if is_gzip else _read_blocks(response)
+        is_gzip = _headers_of(response).get("content-encoding", "").lower() in ("gzip", "x-gzip")
+        yield from _gunzip(blocks) if is_gzip else blocks
+        if getattr(response, "length", None):
+            raise http.client.IncompleteRead(b"", response.length)
     except _TRANSPORT_ERRORS as error:
         raise _connection_error(call, error) from error
 
 
 def _read_json(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
-    headers = _headers_of(response)
     with contextlib.closing(response):
-        raw = b"".join(_body_blocks(call, response))
+        raw = b"".join(_blocks(call, response))
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
         raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({call})")
-    return fields, headers
+    return fields, _headers_of(response)
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -821,16 +773,6 @@ def _is_refused(error: APIError) -> bool:
     return 300 <= status < 500 or (status in (503, 529) and error._is_api_form)
 
 
-def _is_transient(error: APIError) -> bool:
-    """Tell whether the same request may succeed later: all that the SDK retries, but certificates."""
-    if isinstance(error, APIConnectionError):
-        cause = error.__cause__
-        reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
-        return not isinstance(reason, ssl.SSLCertVerificationError)
-    status = error.status_code or 0
-    return status in (408, 409, 429) or status >= 500
-
-
 def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
     """Tell whether to send the request again.
 
@@ -839,12 +781,10 @@ def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
     """
     should = error.headers.get("x-should-retry")
     if not isinstance(body, _Body):
-        return should == "true" or (should != "false" and _is_transient(error))
-    if should == "false" or not _is_transient(error):
+        return should == "true" or (should != "false" and error._is_transient)
+    if should == "false" or not error._is_transient:
         return False
-    if _is_refused(error):
-        return error.status_code == 429 or error._is_api_form
-    return not body.is_sent
+    return error.status_code == 429 or error._is_api_form if _is_refused(error) else not body.is_sent
 
 
 def _jsonable(value: Any) -> Any:
@@ -892,6 +832,16 @@ def _encode_request(request: Any, seen: set[str]) -> bytes:
     return encoded
 
 
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "any folder for temporary files"
+        advice = "set TMPDIR to a folder that takes all requests"
+        raise AnthropicError(f"No room for the requests in {folder}: {error}; {advice}") from error
+
+
 class _Body:
     """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
 
@@ -899,22 +849,16 @@ class _Body:
     ``before_last_block`` is called when all but the last block has been sent.
     """
 
-    def __init__(self, requests: Iterable[Any], extra: Mapping[str, Any] | None = None,
-                 before_last_block: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
         self._before_last_block = before_last_block
-        self.count = self.size = 0
-        self.is_sent = False
-        self.started = _Stopwatch()
-        with self._room():
+        self.count, self.size, self.is_sent, self.started = 0, 0, False, _Stopwatch()
+        with _room():
             self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
-        try:
-            self._spool(requests, dict(extra or {}))
-        except BaseException:
-            self.close()
-            raise
+        self.close = self._file.close
 
-    def _spool(self, requests: Iterable[Any], extra: dict[str, Any]) -> None:
-        if "requests" in extra:
+    def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
+        """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
+        if extra and "requests" in extra:
             raise InvalidRequestsError("extra_body must not hold requests: give them as requests")
         if not hasattr(requests, "__iter__"):
             raise InvalidRequestsError("requests must be an iterable of objects with custom_id and params")
@@ -932,34 +876,24 @@ class _Body:
                 custom_id = request.get("custom_id") if isinstance(request, Mapping) else None
                 raise InvalidRequestsError(f"requests[{index}] (custom_id {custom_id!r}): {error}") from None
             self._write(b"," + encoded if index else encoded)
-        self._write(tail)
-        self.count = len(seen)
         if not seen:
             raise InvalidRequestsError("requests must hold at least one request")
+        self._write(tail)
+        self.count = len(seen)
 
     def _write(self, block: bytes) -> None:
         self.size += len(block)
-        with self._room():
+        with _room():
             self._file.write(block)
 
-    @contextlib.contextmanager
-    def _room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            folder = tempfile.tempdir or "any folder for temporary files"
-            advice = "set TMPDIR to a folder that takes all requests"
-            raise AnthropicError(f"No room for the requests in {folder}: {error}; {advice}") from error
-
     def __iter__(self) -> Iterator[bytes]:
-        self.is_sent, self.started = False, _Stopwatch()
-        left = self.size
-        with self._room():
+        self.is_sent, self.started, left = False, _Stopwatch(), self.size
+        with _room():
             self._file.seek(0)
         while left > 0:
-            if left <= BLOCK:
+            if left <= BLOCK and self._before_last_block:
                 self._before_last_block()
-            with self._room():
+            with _room():
                 block = self._file.read(BLOCK)
             if not block:
                 raise AnthropicError("The temporary file of the requests was cut by someone; no batch was made")
@@ -967,26 +901,22 @@ class _Body:
             yield block
         self.is_sent = True
 
-    def close(self) -> None:
-        self._file.close()
-
 
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
 _CLIENTS_OWN: Any = object()  # the timeout of a call that is given none
+_ORIGIN = re.compile(r"(?i)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?")
 
 
 def _segment(name: str, value: str) -> str:
     """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
     if not value:
         raise InvalidRequestsError(f"Expected a non-empty value for `{name}` but received {value!r}")
-    if str(value).partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
-        raise InvalidRequestsError(f"`{name}` must not be {value!r}, which would change the path")
-    try:
-        return urllib.parse.quote(str(value), safe=_PATH_SAFE)
-    except UnicodeEncodeError:
-        raise InvalidRequestsError(f"`{name}` holds half of a surrogate pair: {value!r}") from None
+    is_half = re.search("[\ud800-\udfff]", str(value))
+    if is_half or str(value).partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
+        raise InvalidRequestsError(f"`{name}` must not be {value!r}, which is no segment of a path")
+    return urllib.parse.quote(str(value), safe=_PATH_SAFE)
 
 
 def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -1001,22 +931,15 @@ def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _checked_base_url(url: str) -> str:
+def _checked_base_url(url: Any) -> str:
     """Return base_url without its last slash.  Raises InvalidRequestsError where no key should go there."""
-    if not (isinstance(url, str) and url.isascii() and url.isprintable() and " " not in url):
-        raise InvalidRequestsError("base_url must be a text without spaces and non-ASCII characters")
     try:
-        parts = urllib.parse.urlsplit(url)
-        labels = (parts.hostname or "").rstrip(".").split(".")
-        _ = parts.port  # raises where it is no number
-    except ValueError:
-        raise InvalidRequestsError("base_url must name a host, and a port only as a number") from None
-    if "@" in parts.netloc:
-        raise InvalidRequestsError("base_url must not hold user:password; give them as a header")
-    is_host = all(0 < len(label) < 64 for label in labels)
-    if parts.scheme not in ("http", "https") or not is_host or parts.query or parts.fragment:
-        raise InvalidRequestsError(f"base_url must be http(s)://host[:port][/path], not {url!r}")
-    return url.rstrip("/")
+        is_good = _ORIGIN.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
+    except (TypeError, ValueError):  # no text; a port above 65,535
+        is_good = False
+    if not is_good:  # it is not shown: it may hold a password
+        raise InvalidRequestsError("base_url must be http(s)://host[:port][/path], without user:password, in ASCII")
+    return str(url).rstrip("/")
 
 
 def _checked_timeout(seconds: float | None) -> float | None:
@@ -1030,29 +953,26 @@ def _lower(headers: Headers | None) -> dict[str, str | None]:
 
 
 class Anthropic:
-    """A client of the API.
+    """A client of the API; one may serve several threads.
 
-    Args:
-        api_key: the key, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN; an empty variable is an unset one.
-        auth_token: a token instead of a key; either goes out as ``Authorization: Bearer``.
-        base_url: else ANTHROPIC_BASE_URL, else https://api.anthropic.com.  The key goes to this origin and nowhere
-            else: no redirect is followed, and a results_url elsewhere is read through base_url.
-        timeout: seconds for one read or write, more than 0, or None; connecting takes at most 10 in any case.
-        max_retries: how often a request is repeated, 0 or more; a create only if no batch can have come of it.
-        default_headers: headers of every request, before those of ANTHROPIC_CUSTOM_HEADERS (lines of
-            ``Name: value``).  None leaves a header out; Authorization or x-api-key here is a credential, too.
-        default_query: query parameters of every request.
-        ssl_context: to trust a company's own CA, for instance; SSL_CERT_FILE works, too.
-        opener: anything with ``open(request, timeout=…)`` as in urllib, for tests and special transports.
-            Redirects, proxies, connecting, and answers during the upload are then its own affair.
-    Raises:
-        InvalidRequestsError: an argument cannot work.  Without a credential, the first request raises
-            AnthropicError.
+    ``api_key``, else ANTHROPIC_API_KEY, or ``auth_token``, else ANTHROPIC_AUTH_TOKEN: either goes out as
+    ``Authorization: Bearer``; an empty variable is an unset one.
+    ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes to this origin and nowhere
+    else; no redirect is followed, and a results_url elsewhere is read through base_url.
+    ``timeout``: seconds for one read or write, more than 0, or None; connecting takes at most 10 in any case.
+    ``max_retries``: how often a request is repeated, 0 or more; a create only if no batch can have come of it.
+    ``default_headers``, ``default_query``: of every request; the headers win over those of ANTHROPIC_CUSTOM_HEADERS
+    (lines of ``Name: value``).  None leaves a header out; Authorization or x-api-key here is a credential, too.
+    ``ssl_context``: to trust a company's own CA, for instance; SSL_CERT_FILE works, too.
+    ``opener``: anything with ``open(request, timeout=…)`` as in urllib, for tests and special transports; redirects,
+    proxies, connecting, and answers during the upload are then its own affair.
 
-    Every method also takes ``**options``: extra_headers, extra_query, extra_body (for requests that have a body),
-    timeout (seconds, instead of the client's) and workspace_id; and raises APIStatusError or APIConnectionError.
-    One client may serve several threads.
+    Raises InvalidRequestsError for an argument that cannot work; without a credential, the first request raises
+    AnthropicError.  Every method also takes ``**options``: extra_headers, extra_query, extra_body (where there is a
+    body), timeout (seconds, instead of the client's) and workspace_id; and raises APIStatusError or APIConnectionError.
     """
+
+    _outlive: Callable[[APIError], None] | None = None  # the job's own way to wait: it sleeps, or raises
 
     def __init__(self, *, api_key: str | None = None, auth_token: str | None = None, base_url: str | None = None,
                  timeout: float | None = TIMEOUT, max_retries: int = MAX_RETRIES,
@@ -1067,17 +987,13 @@ class Anthropic:
             auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN")
         lines = (line.partition(":") for line in os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"))
         from_env = {name.strip(): value.strip() for name, colon, value in lines if colon}
-        self.api_key = api_key and api_key.strip()
-        self.auth_token = auth_token and auth_token.strip()
+        self.api_key, self.auth_token = (text and text.strip() for text in (api_key, auth_token))
         self.base_url = _checked_base_url(base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL)
-        self.timeout = _checked_timeout(timeout)
-        self.max_retries = max_retries
+        self.timeout, self.max_retries, self.ssl_context = _checked_timeout(timeout), max_retries, ssl_context
         self.default_headers = {**_lower(from_env), **_lower(default_headers)}
         self.default_query = dict(default_query or {})
-        self.ssl_context = ssl_context
-        self._opener = opener or _Transport(ssl_context, self.base_url)
-        self.messages = Messages(self)
-        self.models = Models(self)
+        self._opener = opener or _Transport(self.base_url, ssl_context)
+        self.messages, self.models = Messages(self), Models(self)
 
     def __repr__(self) -> str:
         return f"Anthropic(base_url={self.base_url!r})"
@@ -1085,13 +1001,13 @@ class Anthropic:
     def with_options(self, **changes: Any) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor; headers and query are added."""
         options = {name: getattr(self, name) for name in ("base_url", "timeout", "max_retries", "ssl_context")}
+        if not isinstance(self._opener, _Transport) or not changes.keys() & {"base_url", "ssl_context"}:
+            options["opener"] = self._opener
         options.update(changes)
+        if options.get("api_key") is None and options.get("auth_token") is None:
+            options.update(api_key=self.api_key, auth_token=self.auth_token)
         for name in ("default_headers", "default_query"):
             options[name] = {**getattr(self, name), **(changes.get(name) or {})}
-        if changes.get("api_key") is None and changes.get("auth_token") is None:
-            options.update({"auth_token": self.auth_token} if self.api_key is None else {"api_key": self.api_key})
-        if not isinstance(self._opener, _Transport) or not changes.keys() & {"base_url", "ssl_context"}:
-            options.setdefault("opener", self._opener)
         return Anthropic(**options)
 
     def close(self) -> None:
@@ -1109,9 +1025,8 @@ class Anthropic:
                  extra_body: Mapping[str, Any] | None = None, timeout: float | None = _CLIENTS_OWN,
                  workspace_id: str | None = None) -> _Call:
         """Return the call of a request to a path below base_url, or a URL.  Raises before anything is sent."""
-        own: dict[str, str | None] = {
-            "accept": "application/json", "user-agent": USER_AGENT, "anthropic-version": API_VERSION,
-        }
+        own = {"accept": "application/json", "user-agent": USER_AGENT, "anthropic-version": API_VERSION}
+        given = {"anthropic-workspace-id": workspace_id, **(headers or {})}
         data: bytes | _Body | None = body if isinstance(body, _Body) else None
         if method != "GET":
             own["content-type"] = "application/json"
@@ -1119,28 +1034,25 @@ class Anthropic:
             own["content-length"] = str(body.size)
         elif method != "GET" and (body or extra_body):
             data = _encode_json({**(body or {}), **(extra_body or {})})
-        given = {} if workspace_id is None else {"anthropic-workspace-id": workspace_id}
-        merged = self._merge_headers(own, self.default_headers, headers, given, extra_headers)
+        given = {name: value for name, value in given.items() if value is not None}
+        merged = self._merge_headers(own, self.default_headers, given, extra_headers)
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
         pairs = [pair for name, value in params.items() for pair in _query_pairs(name, value)]
         if pairs:
-            try:
-                url += ("&" if "?" in url else "?") + urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
-            except UnicodeEncodeError:
-                raise InvalidRequestsError("A query parameter holds half of a surrogate pair") from None
+            url += ("&" if "?" in url else "?") + urllib.parse.urlencode(
+                pairs, quote_via=urllib.parse.quote, errors="surrogatepass")
         return _Call(method, url, merged, data, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
 
-    def _merge_headers(self, own: dict[str, str | None], *layers: Headers | None) -> dict[str, str]:
+    def _merge_headers(self, *layers: Headers | None) -> dict[str, str]:
         """Return the headers of all layers, the later ones winning.  Raises where one cannot be sent."""
         credential = self.api_key or self.auth_token
-        if credential:
-            own["authorization"] = f"Bearer {credential}"
+        merged: dict[str, str | None] = {"authorization": f"Bearer {credential}"} if credential else {}
         for layer in layers:
-            own.update(_lower(layer))
-        if own.get("authorization", "") == "" and not own.get("x-api-key"):  # None: the caller wants none sent
+            merged.update(_lower(layer))
+        if merged.get("authorization", "") == "" and not merged.get("x-api-key"):  # None: the caller wants none sent
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
-        headers = {name: str(value) for name, value in own.items() if value is not None}
+        headers = {name: str(value) for name, value in merged.items() if value is not None}
         for name, value in headers.items():  # http.client's own error would show the value, and so the key
             is_legal = _HEADER_NAME.fullmatch(name) and value.replace("\t", " ").isprintable()
             if not is_legal or (name in _SECRET_HEADERS and not value.isascii()):
@@ -1148,29 +1060,29 @@ class Anthropic:
             headers[name] = value.encode().decode("latin-1")  # UTF-8 on the wire, as from the SDK
         return headers
 
-    def _send(self, call: _Call, read: Callable[[_Call, Any], T]) -> T:
+    def _send(self, call: _Call, read: Callable[[_Call, Any], T], final: tuple[type[APIError], ...] = ()) -> T:
         """Return what ``read`` makes of the answer, after as many retries as it takes and may take."""
-        for failures in itertools.count(1):
+        while True:
             try:
-                return read(call, self._open(call, failures - 1))
+                return read(call, self._open(call))
             except APIError as error:
-                if failures > self.max_retries or not _may_repeat(error, call.body):
+                if isinstance(error, final):
                     raise
-                self._pause(call, error, failures)
-        raise AssertionError
+                if self._outlive:
+                    self._outlive(error)
+                else:
+                    self._pause(call, error)
 
-    def _open(self, call: _Call, retries: int = 0) -> Any:
+    def _open(self, call: _Call) -> Any:
         """Send a call once and return its response, the body not read yet.  Raises APIError unless it is 2xx."""
         if isinstance(call.body, _Body):
             call.body.is_sent = False  # of this try: one that finds no connection does not even begin it
         request = urllib.request.Request(call.url, call.body, method=call.method)
         for name, value in call.headers.items():
-            if name in _SECRET_HEADERS:  # which an opener of the caller's must not take along on a redirect
-                request.add_unredirected_header(name, value)
-            else:
-                request.add_header(name, value)
-        if retries:
-            request.add_header("x-stainless-retry-count", str(retries))
+            # an opener of the caller's must not take the key along on a redirect
+            (request.add_unredirected_header if name in _SECRET_HEADERS else request.add_header)(name, value)
+        if call.failures:
+            request.add_header("x-stainless-retry-count", str(call.failures))
         try:
             response = self._opener.open(request, timeout=call.timeout)
         except urllib.error.HTTPError as error:  # ours raises none, an opener of the caller's may
@@ -1182,109 +1094,99 @@ class Anthropic:
             return response
         raw = b""
         with contextlib.closing(response), contextlib.suppress(APIConnectionError):  # torn: the status says enough
-            for block in _body_blocks(call, response):
+            for block in _blocks(call, response):
                 raw += block
                 if len(raw) > BLOCK:
                     break
         raise _status_error(call, status, _headers_of(response), raw)
 
-    def _pause(self, call: _Call, error: APIError, failures: int) -> None:
-        """Sleep before the next try, for as long as the answer asks, and log why at debug level."""
+    def _pause(self, call: _Call, error: APIError) -> None:
+        """Sleep before the next try, for as long as the answer asks, and log why.  Raises where there is none."""
         import logging  # not before it is needed: it takes a while
 
-        seconds = _retry_after(error.headers) or _backoff(failures)
-        logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", failures, call, seconds, error)
+        call.failures += 1
+        if call.failures > self.max_retries or not _may_repeat(error, call.body):
+            raise error
+        seconds = _retry_after(error.headers) or _backoff(call.failures)
+        logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", call.failures, call, seconds, error)
         time.sleep(seconds)
 
-    def _take(self, kind: type[T], call: _Call) -> T:
-        """Send a call and return the answer as an object of the class ``kind``."""
-        return kind._take(*self._send(call, _read_json))  # type: ignore[attr-defined, no-any-return]
-
     def _fetch(self, kind: type[T], method: str, path: str, **options: Any) -> T:
-        return self._take(kind, self._prepare(method, path, **options))
+        """Send a request and return the answer as an object of the class ``kind``."""
+        call = self._prepare(method, path, **options)
+        return kind._take(*self._send(call, _read_json))  # type: ignore[attr-defined, no-any-return]
 
     def _fetch_page(self, kind: Any, path: str, query: dict[str, Any], **options: Any) -> Page:
         """Return a page of objects of the class ``kind``."""
         query = {name: value for name, value in query.items() if value is not None}
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
         page = self._fetch(Page, "GET", path, query=query, **options)
-        if "data" in page.__dict__ and page.data is None:  # a gateway's empty list
-            page.data = []
-        if not isinstance(page.data, list) or not all(isinstance(row, dict) for row in page.data):
+        rows = page.data or []  # a gateway's empty list may be null
+        if "data" not in page._fields or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
-        page.data = [kind._take(row) for row in page.data]
-        page._params, page._fetch = query, lambda params: self._fetch_page(kind, path, params, **options)
+        page.data = [kind._take(row) for row in rows]
+        page._link(query, lambda params: self._fetch_page(kind, path, params, **options))
         return page
 
-
 # ---- Resources -------------------------------------------------------------------------------------------------
+
+_BATCHES = "/v1/messages/batches"
+_FINAL = (AuthenticationError, PermissionDeniedError, NotFoundError)  # what no retry of a download mends
+_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout", "workspace_id")
+
+
+def _batch_path(batch_id: str) -> str:
+    return f"{_BATCHES}/{_segment('message_batch_id', batch_id)}"
 
 
 class Messages:
     """``client.messages``: the batches, and token counting."""
 
     def __init__(self, client: Anthropic) -> None:
-        self._client = client
-        self.batches = Batches(client)
+        self._client, self.batches = client, Batches(client)
 
     def count_tokens(self, *, model: str, messages: Iterable[Any], user_profile_id: str | None = None,
                      **more: Any) -> MessageTokensCount:
         """Count the tokens of a message's input, free of charge.
 
-        Args:
-            model: the model's id, or an alias.
-            messages: the conversation, as in a request's params.
-            user_profile_id: on whose behalf.
-            more: of system, tools, tool_choice, thinking, cache_control, output_config and speed what the message
-                has (the API refuses any other, max_tokens too); and the options of every method.
+        ``more``: of system, tools, tool_choice, thinking, cache_control, output_config and speed what the message has
+        (the API refuses any other, max_tokens too); and the options of every method.
         Source: API reference, Count tokens in a Message.
         """
-        names = ("extra_headers", "extra_query", "extra_body", "timeout", "workspace_id")
-        options = {name: more.pop(name) for name in names if name in more}
+        options = {name: more.pop(name) for name in _OPTIONS if name in more}
+        options["headers"] = {"anthropic-user-profile-id": user_profile_id}
         body = {"messages": messages, "model": model, **more}
-        return self._client._fetch(MessageTokensCount, "POST", "/v1/messages/count_tokens", body=body,
-                                   headers=_profile(user_profile_id), **options)
-
-
-def _profile(user_profile_id: str | None) -> Headers:
-    return {} if user_profile_id is None else {"anthropic-user-profile-id": user_profile_id}
+        return self._client._fetch(MessageTokensCount, "POST", "/v1/messages/count_tokens", body=body, **options)
 
 
 class Batches:
     """``client.messages.batches``: the Message Batches API."""
 
-    _path = "/v1/messages/batches"
-
     def __init__(self, client: Anthropic) -> None:
         self._client = client
-
-    def _url(self, message_batch_id: str) -> str:
-        return f"{self._path}/{_segment('message_batch_id', message_batch_id)}"
 
     def create(self, *, requests: Iterable[Any], user_profile_id: str | None = None, **options: Any) -> MessageBatch:
         """Make a batch, once.
 
-        Args:
-            requests: 1 to 100,000 objects ``{"custom_id", "params"}``, at most 256,000,000 bytes in all; any
-                iterable.  custom_id: 1 to 64 of ``a-z A-Z 0-9 _ -``, unique in the batch.  params: a message's.
-                Each is checked, and encoded into a temporary file, before anything is sent.
-            user_profile_id: on whose behalf.
-        Raises:
-            InvalidRequestsError: a request breaks a rule; it is named with its index and custom_id.
-            BatchMayExistError: the answer was lost after the whole body went out.  Look before you create again.
-            APIError: no batch was made.  What the iterable raises comes through unchanged.
+        ``requests``: 1 to 100,000 objects ``{"custom_id", "params"}``, at most 256,000,000 bytes in all, of any
+        iterable.  custom_id: 1 to 64 of ``a-z A-Z 0-9 _ -``, unique in the batch; params: a message's.  Each is
+        checked, and encoded into a temporary file, before anything is sent.
+
+        Raises InvalidRequestsError for a request that breaks a rule, named with its index and custom_id;
+        BatchMayExistError where the answer was lost after the whole body went out: look before you create again;
+        another APIError where no batch was made; and what the iterable raises, unchanged.
         Source: API reference, Create a Message Batch.
         """
-        return self._create(requests, headers=_profile(user_profile_id), **options)
+        return self._create(requests, headers={"anthropic-user-profile-id": user_profile_id}, **options)
 
-    def _create(self, requests: Iterable[Any], before_last_block: Callable[[], None] = lambda: None,
+    def _create(self, requests: Iterable[Any], before_last_block: Callable[[], None] | None = None,
                 extra_body: Mapping[str, Any] | None = None, **options: Any) -> MessageBatch:
-        with contextlib.closing(_Body(requests, extra_body, before_last_block)) as body:
-            call = self._client._prepare("POST", self._path, body=body, **options)
+        with contextlib.closing(_Body(before_last_block)) as body:
+            body.spool(requests, extra_body)
             try:
-                batch = self._client._take(MessageBatch, call)
+                batch = self._client._fetch(MessageBatch, "POST", _BATCHES, body=body, **options)
                 if not isinstance(batch.id, str) or not batch.id:
-                    raise APIConnectionError(f"The answer is no batch: it has no id ({call})")
+                    raise APIConnectionError("The answer is no batch: it has no id")
                 return batch
             except APIError as error:
                 if _is_refused(error) or not body.is_sent:
@@ -1293,18 +1195,16 @@ class Batches:
 
     def _may_exist(self, error: APIError, body: _Body, options: Mapping[str, Any]) -> BatchMayExistError:
         """Return the error of a create whose answer was lost, with what one look at the list shows."""
-        sent_at, candidates, found = None, None, "the look for it failed"
-        try:
+        sent_at = candidates = None
+        found = "the look for it failed"
+        with contextlib.suppress(APIError):  # the error to tell is the create's
             sent_at, candidates = self._look(body, options)
             names = ", ".join(str(batch.id) for batch in candidates) or "none, which proves nothing"
             found = f"batches of that size made since then: {names}"
-        except APIError:
-            pass  # candidates stay None; the error to tell is the create's
         return BatchMayExistError(
             f"The answer to a create of {body.count} requests was lost; the batch may exist, and be billed; {found}. "
             f"Look before you create it again. {error}",
-            request_count=body.count, sent_at=sent_at, candidates=candidates,
-        )
+            request_count=body.count, sent_at=sent_at, candidates=candidates)
 
     def _look(self, body: _Body, options: Mapping[str, Any]) -> tuple[datetime, list[MessageBatch]]:
         """Return when the body was sent, by the server's clock, and the batches of its size made since."""
@@ -1331,176 +1231,157 @@ class Batches:
     def retrieve(self, message_batch_id: str, **options: Any) -> MessageBatch:
         """Return a batch as it is now.
 
-        Raises:
-            NotFoundError: there is none of this id; right after its create that may be wrong for a second or two.
-            ValueError: the id is empty.
-        Source: API reference, Retrieve a Message Batch.
+        Raises NotFoundError where there is none of this id, which for a second or two after its create may be wrong;
+        ValueError for an empty id.  Source: API reference, Retrieve a Message Batch.
         """
-        return self._client._fetch(MessageBatch, "GET", self._url(message_batch_id), **options)
+        return self._client._fetch(MessageBatch, "GET", _batch_path(message_batch_id), **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
              **options: Any) -> Page:
-        """List the batches of the workspace, newest first.
+        """List the batches of the workspace, newest first; return the first Page, which iterates over all of them.
 
-        Args:
-            after_id: give the page right after this batch.
-            before_id: give the page right before it; iterating then goes towards the newer ones.
-            limit: batches a page, 1 to 1000; the API's default is 20.
-        Returns:
-            The first Page; iterating it gives all batches, page after page.
-        Source: API reference, List Message Batches.
+        ``limit``: batches a page, 1 to 1000, by the API's default 20; ``after_id``: begin after this batch;
+        ``before_id``: before it, and go on towards the newer ones.  Source: API reference, List Message Batches.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit}
-        return self._client._fetch_page(MessageBatch, self._path, query, **options)
+        return self._client._fetch_page(MessageBatch, _BATCHES, query, **options)
 
     def cancel(self, message_batch_id: str, **options: Any) -> MessageBatch:
         """End a running batch early: it is ``canceling``, then ``ended``; what was under way may still succeed.
 
         Raises as retrieve.  Source: API reference, Cancel a Message Batch.
         """
-        return self._client._fetch(MessageBatch, "POST", self._url(message_batch_id) + "/cancel", **options)
+        return self._client._fetch(MessageBatch, "POST", _batch_path(message_batch_id) + "/cancel", **options)
 
     def delete(self, message_batch_id: str, **options: Any) -> DeletedMessageBatch:
         """Delete an ended batch and its results; for a running one the API answers 400 (cancel it first).
 
         Raises as retrieve.  Source: API reference, Delete a Message Batch.
         """
-        return self._client._fetch(DeletedMessageBatch, "DELETE", self._url(message_batch_id), **options)
+        return self._client._fetch(DeletedMessageBatch, "DELETE", _batch_path(message_batch_id), **options)
 
     def results(self, message_batch_id: str, **options: Any) -> Results:
         """Download the results of an ended batch, row by row; a lost connection is opened again.
 
-        Returns:
-            Results, an iterator of MessageBatchIndividualResponse in any order, each once.
-        Raises:
-            AnthropicError: at the call, if the batch has no results (yet).
-            IncompleteResultsError: while iterating, if rows stay missing after max_retries without a new one.
-            APIResponseValidationError: while iterating, for a row that is not JSON or has no custom_id.
+        Raises AnthropicError, at the call, if the batch has no results (yet); while iterating,
+        IncompleteResultsError if rows stay missing after max_retries without a new one, and
+        APIResponseValidationError for a row that is not JSON or has no custom_id.
         Source: API reference, Retrieve Message Batch results.
         """
-        return Results(self._download(message_batch_id, **options))
-
-    def _download(self, message_batch_id: str, **options: Any) -> _Download:
         kept = {name: options[name] for name in ("timeout", "workspace_id") if name in options}
         batch = self.retrieve(message_batch_id, **kept)
         if not isinstance(batch.results_url, str) or not batch.results_url:
             status = "ended, and archived" if batch.archived_at else batch.processing_status
             raise AnthropicError(f"No results_url for batch {message_batch_id}: its status is {status}")
         headers = {"accept": "application/binary", "accept-encoding": "gzip"}
-        call = self._client._prepare("GET", self._at_home(batch.results_url), headers=headers, **options)
-        return _Download(self._client, call, message_batch_id, _size(batch))
-
-    def _at_home(self, url: str) -> str:
-        """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
-        try:
-            base, parts = (urllib.parse.urlsplit(text) for text in (self._client.base_url, url))
-            path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%" + _PATH_SAFE)
-            query = "?" + urllib.parse.quote(parts.query, safe="/%?" + _PATH_SAFE) if parts.query else ""
-        except ValueError:
-            raise APIResponseValidationError(f"The batch's results_url is no URL: {url!r}") from None
-        if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
-            path = base.path + path
-        return f"{base.scheme}://{base.netloc}{path}{query}"
+        url = _at_origin(self._client.base_url, batch.results_url)
+        return Results(self._client, self._client._prepare("GET", url, headers=headers, **options), batch)
 
     def wait(self, message_batch_id: str, *, poll_interval: float | None = None, timeout: float | None = None,
              on_poll: Callable[[MessageBatch], object] | None = None, **options: Any) -> MessageBatch:
-        """Poll until the batch has ended, through lost connections, 429 and 5xx, and for 30 s through 404.
+        """Poll until the batch has ended, and return it; through lost connections, 429, 5xx, and 404 for 30 s.
 
-        Args:
-            poll_interval: seconds between polls; else what the API asks for, kept within 1 to 60; else 5, growing
-                to 60.
-            timeout: seconds for the whole wait, more than 0; None: as long as it takes.
-            on_poll: called with each MessageBatch that came.
-        Returns:
-            The ended MessageBatch.
-        Raises:
-            WaitTimeoutError: the timeout is over.
-            APIStatusError: an answer that waiting does not mend, such as 401, 403, or a 404 that stays.
+        ``poll_interval``: seconds between polls; else what the API asks for, kept within 1 to 60; else 5, growing to
+        60.  ``timeout``: seconds for the whole wait, more than 0; None: as long as it takes.  ``on_poll`` is called
+        with each MessageBatch that came.
+
+        Raises WaitTimeoutError when the timeout is over, and APIStatusError for an answer that waiting does not mend,
+        such as 401, 403, or a 404 that stays.
         """
-        _checked_timeout(timeout)
-        polls, watch, batch = _Polls(self, message_batch_id, poll_interval, options), _Stopwatch(), None
-        while timeout is None or watch.elapsed() < timeout:
-            outcome = polls.poll(None if timeout is None else max(timeout - watch.elapsed(), 0.001))
+        watch, batch = _Stopwatch(), None
+        end = _checked_timeout(timeout) or float("inf")
+        polls = self._polls(message_batch_id, poll_interval, end, **options)
+        while watch.elapsed() < end:
+            outcome, delay = next(polls)
             if isinstance(outcome, MessageBatch):
                 batch = outcome
                 if on_poll:
                     on_poll(batch)
                 if batch.processing_status == "ended":
                     return batch
-            left = polls.delay if timeout is None else timeout - watch.elapsed()
-            time.sleep(max(0.0, min(polls.delay, left)))
-        raise WaitTimeoutError(f"Batch {message_batch_id} has not ended within {timeout:g} s; it goes on", batch)
+            time.sleep(max(0.0, min(delay, end - watch.elapsed())))
+        raise WaitTimeoutError(f"Batch {message_batch_id} has not ended within {end:g} s; it goes on", batch=batch)
+
+    def _polls(self, batch_id: str, interval: float | None, end: float = float("inf"),
+               **options: Any) -> Iterator[tuple[MessageBatch | APIError, float]]:
+        """Yield what each poll gives, a batch or a failure to wait through, and the seconds until the next one.
+
+        No read goes past ``end`` seconds.  Raises the other failures.
+        """
+        batches = self._client.with_options(max_retries=0).messages.batches
+        watch, known = _Stopwatch(), _Stopwatch()  # since the start, and the last success
+        least, grown, longest = POLL_SECONDS
+        outcome: Any
+        while True:
+            timeout = min(longest, end - watch.elapsed(), self._client.timeout or longest)
+            try:
+                outcome = batches.retrieve(batch_id, timeout=max(timeout, 0.001), **options)
+                known, headers = _Stopwatch(), outcome._headers
+            except APIError as error:
+                is_fresh = isinstance(error, NotFoundError) and known.elapsed() < NOT_FOUND_SECONDS
+                if not is_fresh and not error._is_transient:
+                    raise
+                outcome, headers = error, error.headers
+            delay, asked = interval, _retry_after(headers)
+            if delay is None and asked is not None:
+                delay = min(max(asked, least), longest)
+            elif delay is None:
+                delay, grown = grown, min(1.5 * grown, longest)
+            yield outcome, delay
 
 
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None where it does not tell."""
     counts = batch.request_counts
-    values = counts.__dict__.values() if isinstance(counts, MessageBatchRequestCounts) else ()
+    values = counts._fields.values() if isinstance(counts, MessageBatchRequestCounts) else ()
     return sum(count for count in values if isinstance(count, int)) or None
 
 
-class _Polls:
-    """The polls of one batch: which failures to wait through, and how long to sleep (``delay``) until the next."""
-
-    def __init__(self, batches: Batches, batch_id: str, interval: float | None, options: Mapping[str, Any]) -> None:
-        self._client = batches._client.with_options(max_retries=0)
-        self._batch_id, self._interval, self._options = batch_id, interval, options
-        self._known = _Stopwatch()  # since the last success, or the start
-        self._grown = POLL_SECONDS[1]
-        self.delay = 0.0
-
-    def poll(self, left: float | None = None) -> MessageBatch | APIError:
-        """Return the batch, or the failure to wait through; no read takes longer than ``left``.  Raises others."""
-        timeout = min(seconds for seconds in (POLL_SECONDS[2], left, self._client.timeout) if seconds is not None)
-        outcome: Any
-        try:
-            outcome = self._client.messages.batches.retrieve(self._batch_id, timeout=timeout, **self._options)
-            self._known, headers = _Stopwatch(), outcome._headers
-        except APIError as error:
-            is_fresh = isinstance(error, NotFoundError) and self._known.elapsed() < NOT_FOUND_SECONDS
-            if not is_fresh and not _is_transient(error):
-                raise
-            outcome, headers = error, error.headers
-        least, _, longest = POLL_SECONDS
-        asked = _retry_after(headers)
-        if self._interval is not None:
-            self.delay = self._interval
-        elif asked is not None:
-            self.delay = min(max(asked, least), longest)
-        else:
-            self.delay, self._grown = self._grown, min(1.5 * self._grown, longest)
-        return outcome  # type: ignore[no-any-return]
+def _at_origin(base_url: str, url: str) -> str:
+    """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
+    try:
+        base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
+        path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%" + _PATH_SAFE)
+        query = "?" + urllib.parse.quote(parts.query, safe="/%?" + _PATH_SAFE) if parts.query else ""
+    except ValueError:
+        raise APIResponseValidationError(f"The batch's results_url is no URL: {url!r}") from None
+    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
+        path = base.path + path
+    return f"{base.scheme}://{base.netloc}{path}{query}"
 
 
-class _Download:
-    """The rows of one ended batch, over as many connections as it takes; the first is opened at once."""
+class Results:
+    """The rows of a batch, an iterator of MessageBatchIndividualResponse; it holds a connection until its end."""
 
-    def __init__(self, client: Anthropic, call: _Call, batch_id: str, expected: int | None) -> None:
-        self._client, self._call, self._batch_id, self._expected = client, call, batch_id, expected
+    def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
+        self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
         self._response = client._send(call, lambda call, response: response)
+        self._objects = (MessageBatchIndividualResponse._take(row) for _, row in self._rows(set()))
 
-    def rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line and JSON of each row whose custom_id is not in ``seen``, and add it there."""
-        failures = 0
-        with contextlib.closing(self):
+        try:
             while True:
                 try:
-                    for line in _lines(_body_blocks(self._call, self._response)):
+                    for line in _lines(_blocks(self._call, self._response)):
                         if line.isspace():
                             continue
                         row = self._decode(line, len(seen))
-                        custom_id = row["custom_id"]
-                        if custom_id not in seen:
-                            seen.add(custom_id)
-                            failures = 0
+                        if row["custom_id"] not in seen:
+                            seen.add(row["custom_id"])
+                            self._call.failures = 0
                             yield line, row
-                    if self._is_whole(len(seen)):
+                    if len(seen) > (self._expected or len(seen)):
+                        words = f"{len(seen)} rows for {self._expected} requests"
+                        raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
+                    if len(seen) >= (self._expected or 1):  # a batch that tells no counts has at least one
                         return
-                    lost: APIError = APIConnectionError(f"The results ended early ({self._call})")
+                    raise APIConnectionError(f"The results ended early ({self._call})")
                 except APIConnectionError as error:
                     lost = error
-                self.close()
-                failures = self._reopen(lost, failures, len(seen))
+                self._reopen(lost, len(seen))
+        finally:
+            self._response.close()
 
     def _decode(self, line: bytes, received: int) -> dict[str, Any]:
         try:
@@ -1516,48 +1397,27 @@ class _Download:
             raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
         return row
 
-    def _is_whole(self, received: int) -> bool:
-        if self._expected and received > self._expected:
-            raise APIResponseValidationError(f"Batch {self._batch_id}: {received} rows for {self._expected} requests")
-        return received >= (self._expected or 1)  # a batch that tells no counts has at least one
-
-    def _reopen(self, lost: APIError, failures: int, received: int) -> int:
-        """Open the results again and return the failures so far.  Raises IncompleteResultsError after too many."""
-        while True:
-            failures += 1
-            is_final = isinstance(lost, (AuthenticationError, PermissionDeniedError, NotFoundError))
-            if failures > self._client.max_retries or is_final or not _may_repeat(lost, None):
-                raise IncompleteResultsError(
-                    f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {lost}",
-                    expected=self._expected, received=received) from lost
-            self._client._pause(self._call, lost, failures)
-            try:
-                self._response = self._client._open(self._call, failures)
-                return failures
-            except APIError as error:
-                lost = error
-
-    def close(self) -> None:
+    def _reopen(self, lost: APIError, received: int) -> None:
+        """Open the results again.  Raises IncompleteResultsError where that does not help."""
         self._response.close()
-
-
-class Results:
-    """The rows of a batch, an iterator of MessageBatchIndividualResponse; it holds a connection until its end."""
-
-    def __init__(self, download: _Download) -> None:
-        self._download = download
-        self._rows = (MessageBatchIndividualResponse._take(row) for _, row in download.rows(set()))
+        try:
+            self._client._pause(self._call, lost)
+            self._response = self._client._send(self._call, lambda call, response: response, _FINAL)
+        except APIError as error:
+            raise IncompleteResultsError(
+                f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {error}",
+                expected=self._expected, received=received) from error
 
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        return self._rows
+        return self._objects
 
     def __next__(self) -> MessageBatchIndividualResponse:
-        return next(self._rows)  # type: ignore[no-any-return]
+        return next(self._objects)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the iteration and close the connection."""
-        self._rows.close()
-        self._download.close()
+        self._objects.close()
+        self._response.close()
 
     def __enter__(self) -> Results:
         return self
@@ -1575,33 +1435,25 @@ class Models:
     def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
         """Return a model by its id, or by an alias.
 
-        Raises:
-            NotFoundError: there is no such model.
-            ValueError: the id is empty.
-        Source: API reference, Get a Model.
+        Raises NotFoundError where there is none, ValueError for an empty id.  Source: API reference, Get a Model.
         """
         return self._client._fetch(ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
              lifecycle: Sequence[str] | None = None, **options: Any) -> Page:
-        """List the models, newest first.
+        """List the models, newest first; return the first Page, which iterates over all of them.
 
-        Args:
-            after_id, before_id, limit: as for batches.
-            lifecycle: of ``active``, ``deprecated`` and ``retired`` those to list; by default all but the retired.
-        Returns:
-            The first Page; iterating it gives all models, page after page.
-        Source: API reference, List Models.
+        after_id, before_id, limit: as for batches.  ``lifecycle``: of ``active``, ``deprecated`` and ``retired`` those
+        to list; by default all but the retired.  Source: API reference, List Models.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit, "lifecycle": lifecycle}
         return self._client._fetch_page(ModelInfo, "/v1/models", query, **options)
-
 
 # ================================================================================================================
 # Everything above is the client and works without what follows.
 # ================================================================================================================
 
-__all__ += ["InputError", "Job", "JobError", "Sandbox", "main"]
+__all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -------------------------------------------------------------------------------------------------------
 # plan → send → wait → collect → finish.  The journal beside the results says how far it came, at every moment.
@@ -1610,27 +1462,35 @@ COUNTED = (  # what of a request's params count_tokens takes: API reference, Cou
     "model", "messages", "system", "tools", "tool_choice", "thinking", "cache_control", "output_config", "speed",
 )
 
+SYNC_BYTES = 8_000_000  # of rows, between two notes of them in the journal
+
+
+def _count(client: Anthropic, params: Mapping[str, Any]) -> int:
+    fields = {name: params[name] for name in COUNTED if name in params}
+    return client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+
 
 class JobError(AnthropicError):
     """The job cannot go on by itself; the text says why, and what to do."""
 
 
-class InputError(AnthropicError):
-    """A file cannot be used: REQUESTS, with its line, or a RESULTS that exists."""
-
-
-def _parse_request(line: bytes, place: str, seen: set[str]) -> tuple[dict[str, Any], int] | None:
-    """Return the request of a line and its size as sent, None for a blank line.  Raises InputError at its place."""
-    if not line.replace(b"\xef\xbb\xbf", b"").strip():
-        return None
-    request = None
-    try:
-        request = json.loads(line.decode("utf-8-sig"))
-        return request, len(_encode_request(request, seen))
-    except (ValueError, RecursionError) as error:
-        words = f"not JSON: {error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-        name = f"custom_id {request['custom_id']!r}: " if isinstance(request, dict) and "custom_id" in request else ""
-        raise InputError(f"{place}: {name}{words}") from None
+def _read_requests(lines: Iterable[bytes], path: str, first: int = 1) -> Iterator[tuple[int, bytes, Any, int]]:
+    """Yield number, line, request and its size as sent, of lines that are not blank.  Raises InvalidRequestsError."""
+    seen: set[str] = set()
+    for number, line in enumerate(lines, first):
+        if line.replace(b"\xef\xbb\xbf", b"").strip():
+            request = None
+            try:
+                request = json.loads(line.decode("utf-8-sig"))
+                size = len(_encode_request(request, seen))
+            except (ValueError, RecursionError) as error:
+                words: object = error
+                if isinstance(error, json.JSONDecodeError):
+                    words = f"not JSON: {error.msg}, column {error.colno}"
+                custom_id = request.get("custom_id") if isinstance(request, dict) else None
+                name = f"custom_id {custom_id!r}: " if custom_id else ""
+                raise InvalidRequestsError(f"{path}:{number}: {name}{words}") from None
+            yield number, line, request, size
 
 
 def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
@@ -1648,20 +1508,18 @@ def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
 
 @dataclass
 class _Part:
-    """What becomes one batch: the lines from byte ``start`` to ``end`` of REQUESTS."""
+    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on."""
 
     line: int  # the number of its first line
     start: int
-    end: int
-    requests: int
-    bytes: int  # of the body
-    digest: str
+    digest: str = ""
+    requests: int = 0
+    bytes: int = 14  # of the body: {"requests":[]} and a comma with each request but the first
     state: str = "planned"  # then sending, closing (the last block goes out), created, collected
-    noted_at: str | None = None  # server time before sending
-    closing_at: str | None = None  # server time of closing
+    noted_at: str = ""  # server time before sending
+    closing_at: str = ""  # server time of closing
     batch_id: str | None = None
     is_adopted: bool = False
-    rows_at: int | None = None  # the byte of RESULTS.part where its rows begin
 
 
 @dataclass
@@ -1675,9 +1533,11 @@ class _Journal:
     workspace_id: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
-    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
-    is_finishing: bool = False
+    foreign: list[str | None] = field(default_factory=list)  # batches that were adopted, and are not ours
     obeyed: str | None = None  # the word of --adopt that settled the last doubt: it does not answer another one
+
+    def is_collected(self) -> bool:
+        return all(part.state == "collected" for part in self.parts)
 
     @classmethod
     def load(cls, path: str) -> _Journal:
@@ -1690,11 +1550,14 @@ class _Journal:
 
     def save(self, path: str) -> None:
         """Replace the journal in one step that survives a power cut."""
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, indent=1)
-            _sync(file)
-        os.replace(path + ".tmp", path)
-        _sync_folder(path)
+        try:
+            with open(path + ".tmp", "w", encoding="utf-8") as file:
+                json.dump(asdict(self), file, indent=1)
+                _sync(file)
+            os.replace(path + ".tmp", path)
+            _sync_folder(path)
+        except OSError as error:  # as no OSError: http.client would take that for the connection's
+            raise JobError(f"The journal {path} cannot be written: {error}; run again") from error
 
 
 def _sync(file: Any) -> None:
@@ -1712,17 +1575,17 @@ def _sync_folder(path: str) -> None:
 
 
 def _publish(source: str, target: str) -> None:
-    """Give a whole file its name in one step.  Raises FileExistsError rather than overwrite."""
+    """Give a whole file its name in one step.  Raises InvalidRequestsError rather than overwrite."""
     try:
         os.link(source, target)  # a rename would overwrite on POSIX
-    except FileExistsError:
-        if not os.path.samefile(source, target):  # else killed between the two steps
-            raise
-    except OSError:  # no hard links here
-        if os.path.exists(target):
-            raise FileExistsError(17, "File exists", target) from None
-        os.rename(source, target)
-        return
+    except OSError:
+        if not os.path.lexists(target):  # no hard links here
+            os.rename(source, target)
+            return
+        import filecmp
+
+        if os.path.islink(target) or not filecmp.cmp(source, target, shallow=False):  # else killed before the next line
+            _refuse_existing(target)
     os.unlink(source)
 
 
@@ -1740,7 +1603,7 @@ def _locked(path: str) -> Iterator[Any]:
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))  # else the other run just ended
+            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except OSError as error:
             raise JobError(f"Another run is at work on {path}, or the folder has no locks ({error})") from None
         if not is_ours:
@@ -1751,28 +1614,22 @@ def _locked(path: str) -> Iterator[Any]:
 class Job:
     """A file of requests to a file of results, through as many batches as it takes, and through kills.
 
-    Args:
-        client: whose API; the job waits out failures by itself.
-        requests, results: paths; beside results go ``.job``, ``.part`` and what failed.
-        folder: where ``.job`` and ``.part`` go instead.
-        poll_interval: seconds between polls; None as in wait().
-        settle: seconds after a lost create until it is believed that no batch will come of it.
-        adopt: for a part in doubt the id of its batch, or "none".
-        progress: where to tell a person, by ``say(line)``, ``live(line, times)`` and ``batches(batches, parts)``.
+    ``requests`` and ``results`` are paths; beside results go ``.job``, ``.part`` (or into ``folder``) and what failed.
+    ``poll_interval``: seconds between polls, None as in wait().  ``settle``: seconds after a lost create until it is
+    believed that no batch will come of it.  ``adopt``: for a part in doubt the id of its batch, or "none".
+    ``progress`` tells a person, by ``say(line)``, ``live(line, times)`` and ``batches(batches, parts)``.
     """
 
     def __init__(self, client: Anthropic, requests: str, results: str, *, progress: Any, folder: str | None = None,
                  poll_interval: float | None = None, settle: float = 300.0, adopt: str | None = None) -> None:
-        self._client = client.with_options(max_retries=0)
+        self._once, self._client = client.with_options(max_retries=0), client.with_options(max_retries=0)
         self._batches = self._client.messages.batches
         self._requests, self._results, self._progress = requests, results, progress
         stem = os.path.join(folder, os.path.basename(results)) if folder else results
-        self._journal_path, self._part_path = stem + ".job", stem + ".part"
-        stem, extension = os.path.splitext(results)
-        self._failed_path = f"{stem}.failed{extension}"
+        self._journal_path, self._rows_path = stem + ".job", stem + ".part"
+        self._failed_path = ".failed".join(os.path.splitext(results))
         self._interval, self._settle, self._adopt = poll_interval, settle, adopt
-        self._has_answered = False
-        self._polls: dict[str, _Polls] = {}
+        self._polls: dict[str, Iterator[tuple[MessageBatch | APIError, float]]] = {}
         self._journal: Any = None
 
     @property
@@ -1783,139 +1640,139 @@ class Job:
     def run(self) -> bool:
         """Do what is left of the job, and tell whether every request succeeded.
 
-        Raises InputError, JobError, and what the API refuses.
+        Raises InvalidRequestsError, JobError, and what the API refuses.
         """
-        with _locked(self._part_path) as self._part_file:
+        with _locked(self._rows_path) as self._rows:
             try:
                 self._open()
             except BaseException:
-                if not os.path.exists(self._journal_path) and not os.path.getsize(self._part_path):
-                    os.unlink(self._part_path)
+                if not os.path.exists(self._journal_path) and not os.path.getsize(self._rows_path):
+                    os.unlink(self._rows_path)
                 raise
-            while any(part.state != "collected" for part in self._journal.parts):
+            while not self._journal.is_collected():
                 self._send()
                 self._gather()
             return self._finish()
 
     # -- plan
 
-    def plan(self) -> tuple[list[_Part], str, dict[str, Any]]:
-        """Check REQUESTS and cut it into parts; return them, the file's digest, and what the plan shows a person."""
-        import hashlib
-
-        version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        whole, digest, end = hashlib.sha256(), hashlib.sha256(), 0
-        seen: set[str] = set()
-        parts: list[_Part] = []
-        shown: dict[str, Any] = {"first": None, "models": {}, "max_tokens": 0, "warnings": 0}
-        with open(self._requests, "rb") as file:
-            for number, line in enumerate(file, 1):
-                start, end = end, end + len(line)
-                whole.update(line)
-                parsed = _parse_request(line, f"{self._requests}:{number}", seen)
-                if parsed is None:
-                    continue
-                params, size = parsed[0]["params"], parsed[1]
-                if 15 + size > MAX_BATCH_BYTES:  # the 15 of {"requests":[]}
-                    raise InputError(f"{self._requests}:{number}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
-                part = parts[-1] if parts else None
-                if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
-                    part, digest = _Part(number, start, end, 0, 15 - 1, ""), hashlib.sha256()  # the first has no comma
-                    parts.append(part)
-                part.end, part.requests, part.bytes = end, part.requests + 1, part.bytes + 1 + size
-                digest.update(line)
-                part.digest = digest.hexdigest()
-                self._show(shown, params, f"{self._requests}:{number}", _later_refusal(params, version))
-        if not parts:
-            raise InputError(f"{self._requests}: no requests")
-        return parts, whole.hexdigest(), shown
-
-    def _show(self, shown: dict[str, Any], params: Mapping[str, Any], place: str, refusal: str | None) -> None:
-        model, limit = str(params.get("model")), params.get("max_tokens")
-        shown["first"] = shown["first"] or params
-        shown["models"][model] = shown["models"].get(model, 0) + 1
-        shown["max_tokens"] += limit if isinstance(limit, int) else 0
-        if refusal:
-            shown["warnings"] += 1
-            if shown["warnings"] <= 20:
-                self._progress.say(f"{place}: warning: this will come back errored: {refusal}")
-
     def _open(self) -> None:
-        """Take up the journal, or plan and begin one; refuse what does not belong together."""
+        """Take up the journal, or begin one; refuse what does not belong together."""
         if os.path.exists(self._journal_path):
+            self._progress.say(f"going on with {self._journal_path}")
             journal = _Journal.load(self._journal_path)
-            if os.path.lexists(self._results) and not journal.is_finishing:
-                raise InputError(f"{self._results} exists, and is not overwritten; move it away and run again")
-            if journal.digest != _digest(self._requests):
+            if journal.digest != self.plan()[0].digest:
                 raise JobError(f"{self._requests} has changed since the run began; put it back, or begin another run")
             if journal.base_url != self._client.base_url:
                 raise JobError(f"The run began at {journal.base_url}, and this is {self._client.base_url}")
-            self._journal = journal
-            if journal.is_finishing:
-                return
-            if os.path.getsize(self._part_path) < journal.collected:
-                raise JobError(f"{self._part_path} has lost rows that {self._journal_path} counts; put it back")
-            self._progress.say(f"going on with {self._journal_path}")
+            if not journal.is_collected():
+                _refuse_existing(self._results)
         else:
-            for path in (self._results, self._failed_path):
-                if os.path.lexists(path):
-                    raise InputError(f"{path} exists, and is not overwritten")
-            if os.path.getsize(self._part_path):
-                raise JobError(f"{self._part_path} is of a run without its journal; move it away")
-            parts, digest, shown = self.plan()
-            if shown["warnings"] > 20:
-                self._progress.say(f"… and {shown['warnings'] - 20:,} more warnings")
-            self._try_first(shown["first"])
-            journal = _Journal(digest, self._client.base_url, parts)
-        headers = self._greet()
+            _refuse_existing(self._results, self._failed_path)
+            if os.path.getsize(self._rows_path):
+                raise JobError(f"{self._rows_path} is of a run without its journal; move it away")
+            journal, params, _ = self.plan()
+            self._try(params)
+        if not journal.is_collected():
+            self._greet(journal)
+        self._journal = journal
+        self._save()
+
+    def _try(self, params: Mapping[str, Any]) -> None:
+        """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
+        try:
+            _count(self._once, params)
+            self._be_patient()
+        except BadRequestError as error:
+            raise InvalidRequestsError(f"{self._requests}: the API refuses the first request: {error}") from None
+        except APIError as error:
+            self._progress.say(f"the first request could not be tried: {error}")
+
+    def _greet(self, journal: _Journal) -> None:
+        """Hear whose key it is, and take up the rows that are there."""
+        headers = self._batches.list(limit=1)._headers
+        self._be_patient()
         for name in ("organization_id", "workspace_id"):
             known, now = getattr(journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
             if known and now and known != now:
                 raise JobError(f"The run began in {name} {known}, and this key is of {now}")
             setattr(journal, name, known or now)
-        self._journal = journal
-        self._save()
+        if os.path.getsize(self._rows_path) < journal.collected:
+            raise JobError(f"{self._rows_path} has lost rows that {self._journal_path} counts; put it back")
+        self._rows.truncate(journal.collected)  # what comes after it may be torn
+        with open(self._rows_path, "rb") as rows:
+            self._collected = {row["custom_id"] for row in iter_json_lines(rows)}
 
-    def _try_first(self, params: Mapping[str, Any]) -> None:
-        """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
-        try:
-            fields = {name: params[name] for name in COUNTED if name in params}
-            self._ask(lambda: self._client.messages.count_tokens(**{"model": None, "messages": None, **fields}))
-        except BadRequestError as error:
-            raise InputError(f"{self._requests}: the API refuses the first request: {error}") from None
-        except APIError as error:
-            self._progress.say(f"the first request could not be tried: {error}")
+    def plan(self) -> tuple[_Journal, Mapping[str, Any], str]:
+        """Check REQUESTS and cut it into parts.  Return the new journal, the first params, and the plan in words."""
+        from hashlib import sha256
 
-    def _save(self) -> None:
-        try:
-            self._journal.save(self._journal_path)
-        except OSError as error:  # as no OSError: http.client would take that for the connection's
-            raise JobError(f"The journal {self._journal_path} cannot be written: {error}; run again") from error
+        version = self._client.default_headers.get("anthropic-version") or API_VERSION
+        whole, digest, warnings, limits = sha256(), sha256(), 0, 0
+        parts: list[_Part] = []
+        models: dict[str, int] = {}
+        first: Mapping[str, Any] = {}
+        with open(self._requests, "rb") as file:
+            for number, line, request, size in _read_requests(file, self._requests):
+                place, params = f"{self._requests}:{number}", request["params"]
+                if 15 + size > MAX_BATCH_BYTES:  # the 15 of {"requests":[]}
+                    raise InvalidRequestsError(f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
+                part = parts[-1] if parts else None
+                if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
+                    part, digest = _Part(number, file.tell() - len(line)), sha256()
+                    parts.append(part)
+                whole.update(line)
+                digest.update(line)
+                part.requests, part.bytes, part.digest = part.requests + 1, part.bytes + 1 + size, digest.hexdigest()
+                model, limit = str(params.get("model")), params.get("max_tokens")
+                models[model] = models.get(model, 0) + 1
+                limits += limit if isinstance(limit, int) else 0
+                first = first or params
+                refusal = _later_refusal(params, version)
+                warnings += bool(refusal)
+                if refusal and warnings <= 20:
+                    self._progress.say(f"{place}: warning: this will come back errored: {refusal}")
+        if not parts:
+            raise InvalidRequestsError(f"{self._requests}: no requests")
+        if warnings > 20:
+            self._progress.say(f"… and {warnings - 20:,} more warnings")
+        return _Journal(whole.hexdigest(), self._client.base_url, parts), first, (
+            f"requests: {sum(part.requests for part in parts):,}\nparts: {len(parts):,}\n"
+            f"bytes: {sum(part.bytes for part in parts):,}\n"
+            f"models: {', '.join(f'{model} ({count:,})' for model, count in models.items())}\nmax_tokens: {limits:,}")
+
+    def _lines(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield line and request of a part.  Raises JobError at its end if it is not as planned."""
+        from hashlib import sha256
+
+        digest = sha256()
+        with open(self._requests, "rb") as file:
+            file.seek(part.start)
+            for _, line, request, _ in itertools.islice(_read_requests(file, self._requests, part.line), part.requests):
+                digest.update(line)
+                yield line, request
+        if digest.hexdigest() != part.digest:
+            raise JobError(f"{self._requests} has changed since the run began; put it back, and run again")
 
     # -- send
 
     def _send(self) -> None:
         """Make a batch of each part that has none.  One part is in doubt at a time."""
         for part in self._journal.parts:
-            if part.state == "closing":
-                self._resolve(part)
-            failures = 0
-            while part.state in ("planned", "sending"):
+            while part.state in ("planned", "sending", "closing"):
                 try:
-                    self._create(part)
+                    if part.state == "closing":
+                        self._resolve(part)
+                    else:
+                        self._create(part)
                 except BatchMayExistError as error:
                     self._progress.say(str(error))
-                    self._resolve(part)
-                except RateLimitError as error:  # the queue is full: what has ended makes room
-                    _refuse_spend_limit(error)
-                    self._progress.live(f"{self._name(part)} waits: {error}")
-                    self._gather(_retry_after(error.headers) or POLL_SECONDS[2])
                 except APIError as error:
-                    failures += 1
-                    self._outlive(error, failures)
+                    self._tell(error)
+                    self._gather(_retry_after(error.headers) or POLL_SECONDS[1])  # what has ended makes room
 
     def _create(self, part: _Part) -> None:
-        noted = _http_date(self._greet().get("date")) or datetime.now(timezone.utc)
+        noted = _http_date(self._batches.list(limit=1)._headers.get("date")) or datetime.now(timezone.utc)
         part.noted_at, part.state, watch = noted.isoformat(), "sending", _Stopwatch()
         self._save()
 
@@ -1924,165 +1781,118 @@ class Job:
             self._save()
 
         try:
-            batch = self._batches._create((request for _, request in self._lines(part)), closing)
-        except BatchMayExistError:  # its answer was waited for until now: it may have been made as late as this
-            part.closing_at = (noted + timedelta(seconds=watch.elapsed())).isoformat()
-            self._save()
+            requests = (request for _, request in self._lines(part))
+            self._created(part, self._once.messages.batches._create(requests, closing).id)
+        except BatchMayExistError:
+            closing()  # its answer was waited for until now: it may have been made as late as this
             raise
-        except AnthropicError:  # no batch was made
+        except APIError:  # no batch was made
             part.state = "planned"
             self._save()
             raise
-        self._created(part, batch.id)
 
-    def _created(self, part: _Part, batch_id: str) -> None:
+    def _created(self, part: _Part, batch_id: str, is_adopted: bool = False) -> None:
         self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.batch_id, part.state = batch_id, "created"
+        part.batch_id, part.state, part.is_adopted = batch_id, "created", is_adopted
         self._save()
-
-    def _lines(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line and request of a part.  Raises JobError at its end if it is not as planned."""
-        import hashlib
-
-        digest, number = hashlib.sha256(), part.line
-        seen: set[str] = set()
-        with open(self._requests, "rb") as file:
-            file.seek(part.start)
-            while file.tell() < part.end:
-                line = file.readline()
-                parsed = _parse_request(line, f"{self._requests}:{number}", seen)
-                number += 1
-                if parsed:
-                    digest.update(line)
-                    yield line, parsed[0]
-                elif not line:
-                    break
-        if digest.hexdigest() != part.digest:
-            raise JobError(f"{self._requests} has changed since the run began; put it back, and run again")
 
     def _resolve(self, part: _Part) -> None:
         """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
-        deadline = datetime.fromisoformat(part.closing_at or "") + timedelta(seconds=self._settle + 1)  # Date's grain
-        while not self._obey(part):
-            now, found = self._ask(lambda: self._look(part, deadline))
+        noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=2)  # clocks differ
+        deadline = datetime.fromisoformat(part.closing_at) + timedelta(seconds=self._settle + 1)  # Date's grain
+        known = {other.batch_id for other in self._journal.parts} | set(self._journal.foreign)
+        while part.state == "closing" and not self._obey(part):
+            page, found = self._batches.list(limit=100), []
+            now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
+            for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page):
+                is_ours = (batch.created_at or noted) <= deadline and _size(batch) in (part.requests, None)
+                if is_ours and batch.id not in known:
+                    found.append(batch.id)
             if len(found) > 1:
-                self._ask_again()
-                raise JobError(
-                    f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, or "
-                    f"with --adopt none if it is none of them, which sends it again")
-            if found:
-                part.is_adopted = True
-                self._created(part, found[0])
-                return
-            if now >= deadline:
+                self._ask(f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, "
+                          f"or with --adopt none if it is none of them, which sends it again")
+            elif found:
+                self._created(part, found[0], is_adopted=True)
+            elif now >= deadline:
                 part.state = "planned"
-                return
-            self._progress.live(f"{self._name(part)}: looking whether its batch was made", f"until {deadline:%H:%M:%S}")
-            time.sleep(min(self._interval or POLL_SECONDS[1], max(0.0, (deadline - now).total_seconds())))
+            else:
+                until = f"until {deadline:%H:%M:%S}"
+                self._progress.live(f"{self._name(part)}: looking whether its batch was made", until)
+                time.sleep(min(self._interval or POLL_SECONDS[1], (deadline - now).total_seconds()))
 
     def _obey(self, part: _Part) -> bool:
         """Do with a part in doubt what --adopt says; tell whether it said something."""
-        word, self._adopt = self._adopt, None
+        word = self._adopt
         if not word or word == self._journal.obeyed:
             return False
+        batch = None if word == "none" else self._batches.retrieve(word)
+        if batch and _size(batch) not in (part.requests, None):
+            raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
         self._journal.obeyed = word
-        if word == "none":
-            part.state = "planned"
-            self._forget(part)
+        if batch:
+            self._created(part, word, is_adopted=True)
         else:
-            batch = self._ask(lambda: self._batches.retrieve(word))
-            if _size(batch) not in (part.requests, None):
-                raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
-            part.is_adopted = True
-            self._created(part, word)
+            self._undo(part, "planned")
         return True
 
-    def _ask_again(self) -> None:
+    def _undo(self, part: _Part, state: str) -> None:
+        part.batch_id, part.is_adopted, part.state = None, False, state
+        self._save()
+
+    def _ask(self, question: str) -> None:
+        """Stop, and take the next word of --adopt as the answer, the same word too."""
         self._journal.obeyed = None
         self._save()
-
-    def _forget(self, part: _Part) -> None:
-        """Undo what is known of a part's batch, its rows too."""
-        if part.rows_at is not None:
-            self._journal.collected = part.rows_at
-        part.batch_id, part.is_adopted, part.rows_at = None, False, None
-        self._save()
-        self._part_file.truncate(self._journal.collected)
-
-    def _look(self, part: _Part, deadline: datetime) -> tuple[datetime, list[str]]:
-        """Return the server's time, and the batches that may be this part's."""
-        known = {other.batch_id for other in self._journal.parts} | set(self._journal.foreign)
-        noted = datetime.fromisoformat(part.noted_at or "") - timedelta(seconds=2)  # clocks differ
-        found = []
-        page = self._batches.list(limit=100)
-        now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
-        for batch in page:
-            created = batch.created_at or noted
-            if created < noted:
-                break
-            if created <= deadline and batch.id not in known and _size(batch) in (part.requests, None):
-                found.append(batch.id)
-        return now, found
+        raise JobError(question)
 
     # -- wait
 
-    def _greet(self) -> Mapping[str, str]:
-        """Return the headers of an answer, which tell the server's time and whose key it is."""
-        return self._ask(lambda: self._batches.list(limit=1))._headers
+    def _outlive(self, error: APIError) -> None:
+        """Sleep where waiting may help; else raise the error."""
+        self._tell(error)
+        time.sleep(_retry_after(error.headers) or POLL_SECONDS[1])
 
-    def _ask(self, ask: Callable[[], T]) -> T:
-        """Return what ``ask`` does, after waiting out failures."""
-        for failures in itertools.count(1):
-            try:
-                answer = ask()
-                self._has_answered = True
-                return answer
-            except APIError as error:
-                self._outlive(error, failures)
-        raise AssertionError
+    def _be_patient(self) -> None:
+        """Outlive every outage, now that the API has answered; and so many cuts of results without a new row."""
+        self._client._outlive, self._client.max_retries = self._outlive, 20
 
-    def _outlive(self, error: APIError, failures: int) -> None:
-        """Sleep where waiting may help, once the API has answered this process; else raise the error."""
-        if not self._has_answered or not _is_transient(error) or isinstance(error, IncompleteResultsError):
+    def _tell(self, error: APIError) -> None:
+        if isinstance(error, RateLimitError) and "spend_limit" in (error.error_code or ""):
+            raise JobError(f"{error}.  It stays so until the limit is raised; then run again to go on") from error
+        if not error._is_transient:
             raise error
-        _refuse_spend_limit(error)
         self._progress.live(f"waiting: {error}")
-        time.sleep(_retry_after(error.headers) or min(2.0 ** min(failures - 1, 10), POLL_SECONDS[2]))
 
     def _gather(self, longest: float = POLL_SECONDS[2]) -> None:
         """Poll the batches once, collect those that have ended, and sleep until the next round."""
         parts = [part for part in self._journal.parts if part.state == "created"]
-        parts = [part for part in parts if part.rows_at is not None] or parts  # rows of one part at a time
-        seen, delay = [], longest
+        running, delays = [], [longest]
         for part in parts:
-            polls = self._polls.setdefault(part.batch_id, _Polls(self._batches, part.batch_id, self._interval, {}))
+            polls = self._polls.setdefault(part.batch_id, self._batches._polls(part.batch_id, self._interval))
             try:
-                outcome = polls.poll()
+                outcome, delay = next(polls)
             except NotFoundError as error:
+                del self._polls[part.batch_id]
                 self._lost(part, f"the API knows it no longer ({error})")
                 continue
             if not isinstance(outcome, MessageBatch):
-                if not self._has_answered:
-                    raise outcome
                 self._progress.live(f"waiting: {outcome}")
             elif outcome.processing_status == "ended":
                 self._collect(part, outcome)
                 delay = 0.0
             else:
-                seen.append(outcome)
-            self._has_answered, delay = True, min(delay, polls.delay)
-        if seen:
-            self._progress.batches(seen, len(self._journal.parts))
+                running.append(outcome)
+            delays.append(delay)
+        if running:
+            self._progress.batches(running, len(self._journal.parts))
         if not parts or any(part.state == "created" for part in parts):
-            time.sleep(delay)
+            time.sleep(min(delays))
 
     def _lost(self, part: _Part, why: str) -> None:
         """Stop for a batch that gives no results, unless --adopt says what to do."""
         if not self._obey(part):
-            self._ask_again()
-            raise JobError(
-                f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of the right "
-                f"workspace, run again; or send the part again, and pay again, with --adopt none")
+            self._ask(f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of the right"
+                      f" workspace, run again; or send the part again, and pay again, with --adopt none")
 
     # -- collect
 
@@ -2092,159 +1902,99 @@ class Job:
             self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
             return
         wanted = {request["custom_id"] for _, request in self._lines(part)}
-        if part.rows_at is None:
-            part.rows_at = self._journal.collected
-        received, idle = -1, 0
-        while received < part.requests and idle < 20:
-            before = received
-            try:
-                received = self._ask(lambda: self._append(part, wanted))
-            except IncompleteResultsError as error:
-                if isinstance(error.__cause__, APIStatusError) and not _is_transient(error.__cause__):
-                    raise
-                received = error.received
-                self._progress.live(f"waiting: {error}")
-                time.sleep(_backoff(idle + 1))
-            if part.state != "created":
-                return  # it was refuted
-            idle = idle + 1 if received == before else 0
-        if received < part.requests:
-            raise JobError(f"Batch {part.batch_id}: {received} of {part.requests} rows came; run again to go on")
+        words = f"Batch {batch.id} has a row %r, which is not in {self._name(part)}"
+        if part.is_adopted:  # then no row is taken before all are known to be ours
+            for _, row in self._batches.results(batch.id)._rows(set()):
+                if row["custom_id"] not in wanted:
+                    self._progress.say(f"{words}: it is not ours" % row["custom_id"])
+                    self._journal.foreign.append(batch.id)
+                    self._undo(part, "closing")
+                    return
+        seen, unsynced = wanted & self._collected, 0
+        for line, row in self._batches.results(batch.id)._rows(seen):
+            if row["custom_id"] not in wanted:
+                raise JobError(words % row["custom_id"])
+            unsynced += self._rows.write(line if line.endswith(b"\n") else line + b"\n")
+            if unsynced > SYNC_BYTES:
+                self._note_rows()
+                unsynced = 0
+        if len(seen) < part.requests:  # of a batch that told no counts
+            raise JobError(f"Batch {batch.id}: {len(seen)} of {part.requests} rows came; run again to go on")
         part.state = "collected"
-        self._save()
-        self._progress.say(f"{self._name(part)}: {received:,} results")
-
-    def _append(self, part: _Part, wanted: set[str]) -> int:
-        """Download once what is missing of a part, and return how many rows there are."""
-        file = self._part_file
-        seen: set[str] = set()
-        file.truncate(self._journal.collected)
-        with open(self._part_path, "rb") as rows:
-            rows.seek(part.rows_at or 0)
-            seen.update(row["custom_id"] for row in iter_json_lines(rows))
-        unsynced = 0
-        try:
-            with contextlib.closing(self._batches._download(part.batch_id or "")) as download:
-                for line, row in download.rows(seen):
-                    if row["custom_id"] not in wanted:
-                        self._refute(part, row["custom_id"])
-                        return 0
-                    unsynced += file.write(line if line.endswith(b"\n") else line + b"\n")
-                    if unsynced > 8_000_000:
-                        self._note_rows()
-                        unsynced = 0
-        except AnthropicError:  # not an OSError, which may have torn the last row
-            self._note_rows()
-            raise
         self._note_rows()
-        return len(seen)
+        self._progress.say(f"{self._name(part)}: {len(seen):,} results")
 
     def _note_rows(self) -> None:
-        _sync(self._part_file)
-        self._journal.collected = os.path.getsize(self._part_path)
+        _sync(self._rows)
+        self._journal.collected = os.path.getsize(self._rows_path)
         self._save()
-
-    def _refute(self, part: _Part, custom_id: str) -> None:
-        """Undo the adoption of a batch that has a row which no request asked for: the part is in doubt again."""
-        words = f"Batch {part.batch_id} has a row {custom_id!r}, which is not in {self._name(part)}"
-        if not part.is_adopted:
-            raise JobError(words)
-        self._progress.say(f"{words}: it is not ours")
-        self._journal.foreign.append(part.batch_id)
-        part.state = "closing"
-        self._forget(part)
 
     # -- finish
 
     def _finish(self) -> bool:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
-        journal = self._journal
-        if not journal.is_finishing:
-            for path in (self._results, self._failed_path):
-                if os.path.lexists(path):
-                    raise JobError(f"{path} exists, and is not overwritten; move it away and run again to finish")
-            journal.is_finishing = True
-            self._save()
-        has_rows = os.path.getsize(self._part_path) > 0  # else killed after RESULTS got its name
-        summary, failed = self._sum_up(self._part_path if has_rows else self._results)
+        has_rows = os.path.getsize(self._rows_path) > 0  # else killed after RESULTS got its name
+        summary, failed = self._sum_up(self._rows_path if has_rows else self._results)
         if failed:
-            self._write_failed(failed)
+            with open(self._failed_path + ".tmp", "wb") as file:
+                for part in self._journal.parts:
+                    for line, request in self._lines(part):
+                        if request["custom_id"] in failed:
+                            line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
+                            file.write(line if line.endswith(b"\n") else line + b"\n")
+                _sync(file)
+            _publish(self._failed_path + ".tmp", self._failed_path)
         if sys.platform == "win32":
-            self._part_file.close()  # an open file can be neither renamed nor removed there
+            self._rows.close()  # an open file can be neither renamed nor removed there
         if has_rows:
-            try:
-                _publish(self._part_path, self._results)
-            except FileExistsError:
-                raise JobError(f"{self._results} exists, and is not overwritten; move it away and run again") from None
+            _publish(self._rows_path, self._results)
         else:
-            os.unlink(self._part_path)
+            os.unlink(self._rows_path)
         _sync_folder(self._results)
-        for line in summary:
-            self._progress.say(line)
+        self._progress.say(summary)
         os.unlink(self._journal_path)
         return not failed
 
-    def _sum_up(self, path: str) -> tuple[list[str], set[str]]:
-        """Return the lines of the summary, and the custom_ids that did not succeed."""
+    def _sum_up(self, path: str) -> tuple[str, set[str]]:
+        """Return the summary in words, and the custom_ids that did not succeed."""
         outcomes: dict[str, int] = {}
         errors: dict[str, int] = {}
         failed, tokens_in, tokens_out = set(), 0, 0
         with open(path, "rb") as rows:
             for row in map(MessageBatchIndividualResponse._take, iter_json_lines(rows)):
                 result = row.result if isinstance(row.result, MessageBatchResult) else MessageBatchResult()
-                kind = str(result.type)
-                outcomes[kind] = outcomes.get(kind, 0) + 1
-                usage = result.message.usage if result.message else None
-                if usage:
-                    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-                    tokens_in += sum(getattr(usage, name) or 0 for name in names)
-                    tokens_out += usage.output_tokens or 0
-                if kind != "succeeded":
+                outcomes[str(result.type)] = outcomes.get(str(result.type), 0) + 1
+                if result.type != "succeeded":
                     failed.add(row.custom_id)
+                if result.message and result.message.usage:
+                    usage = result.message.usage
+                    read = (usage.input_tokens, usage.cache_creation_input_tokens, usage.cache_read_input_tokens)
+                    tokens_in, tokens_out = tokens_in + sum(filter(None, read)), tokens_out + (usage.output_tokens or 0)
                 if result.error and result.error.error:
                     words = f"{result.error.error.type}: {result.error.error.message}"
                     errors[words] = errors.get(words, 0) + 1
-        parts = self._journal.parts
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)
-        batches = ", ".join(part.batch_id + (" (adopted)" if part.is_adopted else "") for part in parts)
-        common = sorted(errors.items(), key=lambda item: -item[1])[:5]
-        return [
+        batches = (part.batch_id + " (adopted)" * part.is_adopted for part in self._journal.parts)
+        return "\n".join([
             f"{sum(outcomes.values()):,} requests: " + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items()),
-            *(f"  {n:,} × {words}" for words, n in common),
+            *(f"  {n:,} × {words}" for words, n in sorted(errors.items(), key=lambda item: -item[1])[:5]),
             f"{tokens_in:,} tokens in, {tokens_out:,} out; {_clock(elapsed.total_seconds())} elapsed",
-            f"batches: {batches}",
+            f"batches: {', '.join(batches)}",
             *([f"what did not succeed, ready to be run again: {self._failed_path}"] if failed else []),
-            f"results: {self._results}",
-        ], failed
+            f"results: {self._results}"]), failed
 
-    def _write_failed(self, failed: set[str]) -> None:
-        with open(self._failed_path + ".tmp", "wb") as file:
-            for part in self._journal.parts:
-                for line, request in self._lines(part):
-                    if request["custom_id"] in failed:
-                        line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-                        file.write(line if line.endswith(b"\n") else line + b"\n")
-            _sync(file)
-        os.replace(self._failed_path + ".tmp", self._failed_path)
+    def _save(self) -> None:
+        self._journal.save(self._journal_path)
 
     def _name(self, part: _Part) -> str:
         parts = self._journal.parts
         return f"part {parts.index(part) + 1} of {len(parts)} ({part.requests:,} requests)"
 
 
-def _refuse_spend_limit(error: APIError) -> None:
-    if isinstance(error, RateLimitError) and "spend_limit" in (error.error_code or ""):
-        raise JobError(f"{error}.  It stays so until the limit is raised; then run again to go on") from error
-
-
-def _digest(path: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def _refuse_existing(*paths: str) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise InvalidRequestsError(f"{path} exists, and is not overwritten; move it away, and run again")
 
 
 def _clock(seconds: float) -> str:
@@ -2269,26 +2019,20 @@ class _SandboxBatch:
         return datetime.now(timezone.utc) >= self.ends
 
     def outcome(self, custom_id: str, refusal: str | None) -> str:
-        if refusal:
-            return "errored"
-        if self.cancel_initiated_at:
-            return "canceled"
-        return "expired" if custom_id.startswith("expired") else "succeeded"
+        kind = "expired" if custom_id.startswith("expired") else "succeeded"
+        return "errored" if refusal else "canceled" if self.cancel_initiated_at else kind
 
-    def to_dict(self) -> dict[str, Any]:
-        counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+    def show(self) -> dict[str, Any]:
+        ended, counts = self.is_ended(), dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         for custom_id, _, refusal in self.requests:
-            counts[self.outcome(custom_id, refusal) if self.is_ended() else "processing"] += 1
-        status = "ended" if self.is_ended() else "canceling" if self.cancel_initiated_at else "in_progress"
-        return {
-            "id": self.id, "type": "message_batch", "processing_status": status, "request_counts": counts,
-            "created_at": self.created_at.isoformat(),
-            "expires_at": (self.created_at + timedelta(hours=24)).isoformat(),
-            "ended_at": self.ends.isoformat() if self.is_ended() else None,
-            "cancel_initiated_at": self.cancel_initiated_at and self.cancel_initiated_at.isoformat(),
-            "archived_at": None,
-            "results_url": f"{self.url}/v1/messages/batches/{self.id}/results" if self.is_ended() else None,
-        }
+            counts[self.outcome(custom_id, refusal) if ended else "processing"] += 1
+        return dict(_plain({
+            "id": self.id, "type": "message_batch", "request_counts": counts,
+            "processing_status": "ended" if ended else "canceling" if self.cancel_initiated_at else "in_progress",
+            "created_at": self.created_at, "expires_at": self.created_at + timedelta(hours=24),
+            "ended_at": self.ends if ended else None, "cancel_initiated_at": self.cancel_initiated_at,
+            "archived_at": None, "results_url": f"{self.url}{_BATCHES}/{self.id}/results" if ended else None,
+        }))
 
     def rows(self) -> Iterator[bytes]:
         for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):  # the API promises no order
@@ -2300,32 +2044,24 @@ class _SandboxBatch:
                 result["message"] = {
                     "id": f"msg_sandbox_{number}", "type": "message", "role": "assistant", "model": model,
                     "content": [{"type": "text", "text": "This is the sandbox's answer; no model was asked."}],
-                    "stop_reason": "end_turn", "stop_sequence": None,
-                    "usage": {
+                    "stop_reason": "end_turn", "stop_sequence": None, "usage": {
                         "input_tokens": 10, "output_tokens": 12, "service_tier": "batch",
                         "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-                        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-                    },
-                }
+                        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}}
             yield _encode_json({"custom_id": custom_id, "result": result}) + b"\n"
 
 
-def _sandbox_model(model_id: str, name: str, created: str, lifecycle: str = "active") -> dict[str, Any]:
-    return {
-        "id": model_id, "type": "model", "display_name": name, "created_at": f"{created}T00:00:00Z",
-        "lifecycle": lifecycle, "deprecated_at": None, "retires_at": None, "line": model_id.split("-")[1],
-        "max_input_tokens": 200_000, "max_tokens": 64_000, "capabilities": {"batch": {"supported": True}},
-    }
-
-
-_SANDBOX_MODELS = [
-    _sandbox_model("claude-sonnet-4-6", "Claude Sonnet 4.6", "2026-02-17"),
-    _sandbox_model("claude-opus-4-6", "Claude Opus 4.6", "2026-02-04"),
-    _sandbox_model("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "2025-10-15"),
-    _sandbox_model("claude-opus-4-1-20250805", "Claude Opus 4.1", "2025-08-05", "deprecated"),
-    _sandbox_model("claude-opus-4-20250514", "Claude Opus 4", "2025-05-22", "retired"),
-]
-_SANDBOX_ALIASES = {"claude-haiku-4-5": "claude-haiku-4-5-20251001", "claude-opus-4-1": "claude-opus-4-1-20250805"}
+_SANDBOX_MODELS: list[dict[str, Any]] = [{
+    "id": model_id, "type": "model", "display_name": name, "created_at": f"{created}T00:00:00Z", "lifecycle": lifecycle,
+    "deprecated_at": None, "retires_at": None, "line": model_id.split("-")[1], "max_input_tokens": 200_000,
+    "max_tokens": 64_000, "capabilities": {"batch": {"supported": True}},
+} for model_id, name, created, lifecycle in (
+    ("claude-sonnet-4-6", "Claude Sonnet 4.6", "2026-02-17", "active"),
+    ("claude-opus-4-6", "Claude Opus 4.6", "2026-02-04", "active"),
+    ("claude-haiku-4-5-20251001", "Claude Haiku 4.5", "2025-10-15", "active"),
+    ("claude-opus-4-1-20250805", "Claude Opus 4.1", "2025-08-05", "deprecated"),
+    ("claude-opus-4-20250514", "Claude Opus 4", "2025-05-22", "retired"),
+)]
 
 
 class Sandbox:
@@ -2338,19 +2074,16 @@ class Sandbox:
 
     It answers every endpoint by the API's rules.  What the API refuses inside params comes back ``errored``; after a
     cancel, rows are ``canceled``; a custom_id that begins with ``expired`` is ``expired``; all others succeed.
-
-    Args:
-        port: where to listen, 0 for any free port; ``url`` then tells it.
-        seconds: how long a batch is in progress, 0 or more.
+    ``port``: where to listen, 0 for any free port, which ``url`` then tells.  ``seconds``: how long a batch is in
+    progress, 0 or more.
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
         from http.server import ThreadingHTTPServer  # not at the top: the client has no use for it
         from threading import Lock
 
-        self._seconds = timedelta(seconds=seconds)
+        self._seconds, self._lock = timedelta(seconds=seconds), Lock()
         self._batches: dict[str, _SandboxBatch] = {}  # oldest first
-        self._lock = Lock()
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *args: Any) -> None:
@@ -2359,45 +2092,40 @@ class Sandbox:
 
         self._server = Server(("127.0.0.1", port), _sandbox_handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.serve_forever = self._server.serve_forever
 
     def __enter__(self) -> Sandbox:
         from threading import Thread
 
-        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def serve_forever(self) -> None:
-        """Serve in this thread, until it is interrupted."""
-        self._server.serve_forever()
-
-    def _answer(self, method: str, target: str, headers: Mapping[str, str], raw: bytes) -> Any:
-        """Return the answer's JSON, or an iterator of rows.  Raises _Refusal."""
-        parts = urllib.parse.urlsplit(target)
-        query = urllib.parse.parse_qs(parts.query)
+    def _answer(self, call: str, query: Mapping[str, list[str]], headers: Mapping[str, str], raw: bytes) -> Any:
+        """Return the answer's JSON, or an iterator of rows, for a method and path.  Raises _Refusal."""
         if not headers.get("authorization", headers.get("x-api-key")):
             raise _Refusal(401, "authentication_error", "a key is missing; the sandbox takes any")
-        path = [urllib.parse.unquote(part) for part in parts.path.split("/")[1:]]
+        if call == "POST /v1/messages/count_tokens":
+            return self._count_tokens(_sandbox_json(raw))
+        if call == "GET /v1/models":
+            wanted = query.get("lifecycle[]", ["active", "deprecated"])
+            return _sandbox_page([model for model in _SANDBOX_MODELS if model["lifecycle"] in wanted], query)
+        for model in _SANDBOX_MODELS:
+            if call[len("GET /v1/models/"):] in (model["id"], re.sub(r"-\d{8}$", "", model["id"])):  # or an alias
+                return model
         with self._lock:
-            if path == ["v1", "messages", "count_tokens"] and method == "POST":
-                return self._count_tokens(_sandbox_json(raw))
-            if path == ["v1", "models"] and method == "GET":
-                wanted = query.get("lifecycle[]", ["active", "deprecated"])
-                return _sandbox_page([model for model in _SANDBOX_MODELS if model["lifecycle"] in wanted], query)
-            if path[:2] == ["v1", "models"] and len(path) == 3 and method == "GET":
-                for model in _SANDBOX_MODELS:
-                    if model["id"] == _SANDBOX_ALIASES.get(path[2], path[2]):
-                        return model
-            if path == ["v1", "messages", "batches"] and method in ("GET", "POST"):
-                if method == "POST":
-                    return self._create(_sandbox_json(raw), headers.get("anthropic-version", ""))
-                return _sandbox_page([batch.to_dict() for batch in reversed(self._batches.values())], query)
-            if path[:3] == ["v1", "messages", "batches"] and len(path) in (4, 5) and path[3] in self._batches:
-                return self._batch(method, self._batches[path[3]], path[4:])
-        raise _Refusal(404, "not_found_error", f"the sandbox has no {method} {parts.path}")
+            if call == f"POST {_BATCHES}":
+                return self._create(_sandbox_json(raw), headers.get("anthropic-version", ""))
+            if call == f"GET {_BATCHES}":
+                return _sandbox_page([batch.show() for batch in reversed(self._batches.values())], query)
+            method, _, path = call.partition(" ")
+            batch_id, _, action = path[len(_BATCHES) + 1:].partition("/")
+            if batch_id in self._batches:
+                return self._act(f"{method} {action}", self._batches[batch_id])
+        raise _Refusal(404, "not_found_error", f"the sandbox has no {call}")
 
     def _create(self, body: Any, version: str) -> dict[str, Any]:
         requests = body.get("requests") if isinstance(body, dict) else None
@@ -2415,31 +2143,28 @@ class Sandbox:
         now = datetime.now(timezone.utc)
         batch = _SandboxBatch(self.url, f"msgbatch_sandbox_{os.urandom(8).hex()}", now, now + self._seconds, kept)
         self._batches[batch.id] = batch
-        return batch.to_dict()
+        return batch.show()
 
-    def _batch(self, method: str, batch: _SandboxBatch, action: list[str]) -> Any:
-        if method == "GET" and not action:
-            return batch.to_dict()
-        if method == "GET" and action == ["results"] and batch.is_ended():
+    def _act(self, action: str, batch: _SandboxBatch) -> Any:
+        is_ended = batch.is_ended()
+        if action == "GET results" and is_ended:
             return batch.rows()
-        if method == "POST" and action == ["cancel"]:
-            if not batch.is_ended() and not batch.cancel_initiated_at:
-                batch.cancel_initiated_at = datetime.now(timezone.utc)
-                batch.ends = batch.cancel_initiated_at + self._seconds
-            return batch.to_dict()
-        if method == "DELETE" and not action:
-            if not batch.is_ended():
-                raise _Refusal(400, "invalid_request_error", "the batch is in progress: cancel it before you delete it")
-            del self._batches[batch.id]
-            return {"id": batch.id, "type": "message_batch_deleted"}
+        if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
+            batch.cancel_initiated_at = datetime.now(timezone.utc)
+            batch.ends = batch.cancel_initiated_at + self._seconds
+        if action in ("GET ", "POST cancel"):
+            return batch.show()
+        if action == "DELETE " and is_ended:
+            return {"id": self._batches.pop(batch.id).id, "type": "message_batch_deleted"}
+        if action == "DELETE ":
+            raise _Refusal(400, "invalid_request_error", "the batch is in progress: cancel it before you delete it")
         raise _Refusal(404, "not_found_error", f"the sandbox has no such thing of batch {batch.id}, or not yet")
 
     def _count_tokens(self, body: Any) -> dict[str, Any]:
-        for name in body if isinstance(body, dict) else {"model": None}:
-            if name not in COUNTED:
-                raise _Refusal(400, "invalid_request_error", f"{name}: Extra inputs are not permitted")
         if not isinstance(body, dict) or not body.get("model") or not body.get("messages"):
             raise _Refusal(400, "invalid_request_error", "model and messages: Field required")
+        for name in body.keys() - COUNTED:
+            raise _Refusal(400, "invalid_request_error", f"{name}: Extra inputs are not permitted")
         return {"input_tokens": max(1, len(_encode_json(body)) // 4)}
 
 
@@ -2480,42 +2205,31 @@ def _sandbox_handler(sandbox: Sandbox) -> type:
         wbufsize = -1  # head and body in one packet
 
         def answer(self) -> None:
-            """Answer one request."""
+            """Answer one request, in chunks, as the API sends rows."""
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, given, request_id = 200, None, f"req_sandbox_{os.urandom(6).hex()}"
+            path, _, query = self.path.partition("?")
+            status, request_id, kind = 200, f"req_sandbox_{os.urandom(6).hex()}", "application/json"
             try:
-                given = sandbox._answer(self.command, self.path, _headers_of(self), raw)
+                call = f"{self.command} {urllib.parse.unquote(path)}"
+                given = sandbox._answer(call, urllib.parse.parse_qs(query), _headers_of(self), raw)
             except _Refusal as refusal:
-                status, kind, words = refusal.args
-                given = {"type": "error", "error": {"type": kind, "message": words}, "request_id": request_id}
+                status, error = refusal.args[0], dict(zip(("type", "message"), refusal.args[1:]))
+                given = {"type": "error", "error": error, "request_id": request_id}
             self.send_response(status)
             self.send_header("request-id", request_id)
             self.send_header("anthropic-organization-id", "sandbox")
-            if isinstance(given, dict):
-                self.send_json(given)
-            else:
-                self.send_rows(given)
+            self.send_header("transfer-encoding", "chunked")
+            if not isinstance(given, dict):
+                kind = "application/x-jsonl"
+            elif given.get("processing_status") in ("in_progress", "canceling"):
+                self.send_header("retry-after", "1")  # the polling interval
+            self.send_header("content-type", kind)
+            self.end_headers()
+            for block in [_encode_json(given)] if isinstance(given, dict) else given:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+            self.wfile.write(b"0\r\n\r\n")
 
         do_GET = do_POST = do_DELETE = answer
-
-        def send_json(self, given: dict[str, Any]) -> None:
-            """Send an object, with the polling interval if it is a running batch."""
-            if given.get("processing_status") in ("in_progress", "canceling"):
-                self.send_header("retry-after", "1")
-            body = _encode_json(given)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def send_rows(self, rows: Iterator[bytes]) -> None:
-            """Send rows as the API does, chunked."""
-            self.send_header("content-type", "application/x-jsonl")
-            self.send_header("transfer-encoding", "chunked")
-            self.end_headers()
-            for row in rows:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(row), row))
-            self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, *args: object) -> None:
             """Keep quiet."""
@@ -2541,9 +2255,9 @@ class _Progress:
             sys.stderr.write(text)
             sys.stderr.flush()
 
-    def say(self, line: str) -> None:
-        """Print a line that stays."""
-        self._write("\r" + " " * self._width + "\r" + line + "\n" if self._width else line + "\n")
+    def say(self, text: str) -> None:
+        """Print what stays."""
+        self._write("\r" + " " * self._width + "\r" + text + "\n" if self._width else text + "\n")
         self._width = 0
 
     def end(self) -> None:
@@ -2568,17 +2282,15 @@ class _Progress:
         """Show the running batches of a job in one line.  The API moves its counts at the end: no percentage."""
         counts: dict[str, int] = {}
         for batch in batches:
-            for name, count in (batch.request_counts.__dict__ if batch.request_counts else {}).items():
+            for name, count in (batch.request_counts or OpenObject())._fields.items():
                 counts[name] = counts.get(name, 0) + count
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
-        line = f"{several}{status}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n)
         now = _http_date(batches[0]._headers.get("date")) or datetime.now(timezone.utc)
-        begun = [batch.created_at for batch in batches if batch.created_at]
-        ends = [batch.expires_at for batch in batches if batch.expires_at]
-        times = [f"{_clock((now - min(begun)).total_seconds())} elapsed"] if begun else []
-        times += [f"expires in {_clock((min(ends) - now).total_seconds())}"] if ends else []
-        self.live(line, ", ".join(times))
+        begun = min(batch.created_at or now for batch in batches)
+        end = min(batch.expires_at or now for batch in batches)
+        self.live(f"{several}{status}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n),
+                  f"{_clock((now - begun).total_seconds())} elapsed, expires in {_clock((end - now).total_seconds())}")
 
 
 def _print(value: Any) -> None:
@@ -2586,38 +2298,38 @@ def _print(value: Any) -> None:
     sys.stdout.flush()
 
 
-def _print_columns(rows: list[tuple[Any, ...]]) -> None:
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
+def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[Any], Iterable[object]]) -> int:
+    """Print objects as lines of JSON, or as aligned columns."""
+    rows = [head.split()]
+    for one in objects:
+        if args.json:
+            _print(one)
+        else:
+            rows.append(["" if cell is None else str(cell) for cell in cells(one)])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows if not args.json else ():
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    return 0
 
 
-def _read_requests(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the requests of a file, "-" being standard input.  Raises InputError."""
-    seen: set[str] = set()
+def _requests_of(path: str) -> Iterator[Any]:
+    """Yield the requests of a file, "-" being standard input.  Raises InvalidRequestsError."""
     try:
-        source: Any = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb")
+        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
+            for _, _, request, _ in _read_requests(file, "standard input" if path == "-" else path):
+                yield request
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    with source as file:
-        for number, line in enumerate(file, 1):
-            parsed = _parse_request(line, f"{'standard input' if path == '-' else path}:{number}", seen)
-            if parsed:
-                yield parsed[0]
+        raise InvalidRequestsError(f"{path}: {error.strerror}") from None
 
 
 def _run(args: Any) -> int:
     if not os.path.isfile(args.requests):
-        words = "run needs a regular file, which it can read again"
-        there = args.requests == "-" or os.path.exists(args.requests)
-        raise InputError(f"{args.requests}: {words if there else 'No such file'}")
-    progress = args.progress
-    options = {"progress": progress, "poll_interval": args.poll_interval, "settle": args.settle, "adopt": args.adopt}
+        is_there = args.requests == "-" or os.path.exists(args.requests)
+        words = "run needs a regular file, which it can read again" if is_there else "No such file"
+        raise InvalidRequestsError(f"{args.requests}: {words}")
+    options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
-        parts, _, shown = Job(Anthropic(), args.requests, args.output or "results", **options).plan()
-        models = ", ".join(f"{model} ({count:,})" for model, count in shown["models"].items())
-        print(f"requests: {sum(part.requests for part in parts):,}\nparts: {len(parts):,}")
-        print(f"bytes: {sum(part.bytes for part in parts):,}\nmodels: {models}\nmax_tokens: {shown['max_tokens']:,}")
+        print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[2])
         return 0
     with contextlib.ExitStack() as stack:
         client = None
@@ -2626,16 +2338,19 @@ def _run(args: Any) -> int:
                 raise JobError(f"{args.output}.job is of a real run, untouched by --sandbox: name another RESULTS")
             sandbox = stack.enter_context(Sandbox())
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
-            beside = os.path.dirname(os.path.abspath(args.output))
-            options["folder"] = stack.enter_context(tempfile.TemporaryDirectory(prefix=".sandbox-", dir=beside))
+            options["folder"] = stack.enter_context(_folder_beside(args.output))
         job = Job(client or Anthropic(), args.requests, args.output, **options)
         if not args.sandbox:  # whose batches end with this process
             args.going_on = lambda: job.open_batches
         return 0 if job.run() else 3
 
 
+def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=os.path.dirname(os.path.abspath(path)))
+
+
 def _create(args: Any) -> int:
-    _print(Anthropic().messages.batches.create(requests=_read_requests(args.requests)))
+    _print(Anthropic().messages.batches.create(requests=_requests_of(args.requests)))
     return 0
 
 
@@ -2653,72 +2368,57 @@ def _wait(args: Any) -> int:
         args.id, poll_interval=args.poll_interval, on_poll=lambda batch: args.progress.batches([batch]))
     args.progress.end()
     _print(batch)
-    counts = batch.request_counts
-    return 3 if counts and _size(batch) != counts.succeeded else 0
+    return 3 if batch.request_counts and _size(batch) != batch.request_counts.succeeded else 0
 
 
 def _list(args: Any) -> int:
-    batches = Anthropic().messages.batches.list(limit=min(args.limit, 1000))
-    rows: list[tuple[Any, ...]] = [("ID", "STATUS", "CREATED", "REQUESTS", "SUCCEEDED", "ERRORED")]
-    for batch in itertools.islice(batches, args.limit):
-        if args.json:
-            _print(batch)
+    def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
         created = batch.created_at and f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
-        rows.append((batch.id, batch.processing_status, created, _size(batch), counts.succeeded, counts.errored))
-    if not args.json:
-        _print_columns(rows)
-    return 0
+        return batch.id, batch.processing_status, created, _size(batch), counts.succeeded, counts.errored
+
+    newest = itertools.islice(Anthropic().messages.batches.list(limit=min(args.limit, 1000)), args.limit)
+    return _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
+
+
+def _models(args: Any) -> int:
+    def cells(model: ModelInfo) -> Iterable[object]:
+        can = ((model.capabilities or OpenObject()).batch or OpenObject()).supported
+        created = model.created_at and f"{model.created_at:%Y-%m-%d}"
+        return model.id, model.display_name, model.lifecycle, created, {True: "yes", False: "no"}.get(can)
+
+    if args.id:
+        _print(Anthropic().models.retrieve(args.id))
+        return 0
+    return _print_all(args, Anthropic().models.list(limit=1000), "ID NAME LIFECYCLE CREATED BATCH", cells)
 
 
 def _results(args: Any) -> int:
-    if args.output and os.path.lexists(args.output):
-        raise InputError(f"{args.output} exists, and is not overwritten")
-    if args.output and not os.path.isdir(os.path.dirname(os.path.abspath(args.output))):
-        raise JobError(f"{args.output}: its folder does not exist")
+    _refuse_existing(args.output or "")
     with contextlib.ExitStack() as stack:
-        download = stack.enter_context(contextlib.closing(Anthropic().messages.batches._download(args.id)))
-        file, failed = sys.stdout.buffer, 0
-        if args.output:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=".results-", dir=os.path.dirname(os.path.abspath(args.output))))
-            file = stack.enter_context(open(os.path.join(folder, "results"), "wb"))
-        for line, row in download.rows(set()):
+        folder = args.output and stack.enter_context(_folder_beside(args.output))
+        results = stack.enter_context(Anthropic().messages.batches.results(args.id))
+        file = stack.enter_context(open(os.path.join(folder, "results"), "wb")) if folder else sys.stdout.buffer
+        failed = 0
+        for line, row in results._rows(set()):
             file.write(line if line.endswith(b"\n") else line + b"\n")
             failed += (row.get("result") or {}).get("type") != "succeeded"
-        if args.output:
+        if folder:
             _sync(file)
             file.close()
             _publish(file.name, args.output)
     return 3 if failed else 0
 
 
-def _models(args: Any) -> int:
-    if args.id:
-        _print(Anthropic().models.retrieve(args.id))
-        return 0
-    rows: list[tuple[Any, ...]] = [("ID", "NAME", "LIFECYCLE", "CREATED", "BATCH")]
-    for model in Anthropic().models.list(limit=1000):
-        if args.json:
-            _print(model)
-        can = {True: "yes", False: "no"}.get(((model.capabilities or OpenObject()).batch or OpenObject()).supported, "")
-        created = model.created_at and model.created_at.strftime("%Y-%m-%d")
-        rows.append((model.id, model.display_name, model.lifecycle, created, can))
-    if not args.json:
-        _print_columns(rows)
-    return 0
-
-
 def _count_tokens(args: Any) -> int:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
-        for request in _read_requests(args.requests):  # all are checked before the first one is sent
+        for request in _requests_of(args.requests):  # all are checked before the first one is sent
             file.write(_encode_json(request) + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
-            fields = {name: request["params"][name] for name in COUNTED if name in request["params"]}
             try:
-                count = client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+                count = _count(client, request["params"])
             except APIError:
                 args.progress.say(f"custom_id {request['custom_id']!r}:")
                 raise
@@ -2735,25 +2435,47 @@ def _sandbox(args: Any) -> int:
     return 0
 
 
-def _seconds(text: str) -> float:
-    if not 0 <= float(text) < 1e9:
-        raise ValueError
-    return float(text)
+def _number(kind: Callable[[str], float], least: float, end: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if not least <= kind(text) < end:
+            raise ValueError
+        return kind(text)
+
+    return number
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
+_COMMANDS = {  # what runs it, its arguments, and what it does
+    "run": (_run, "REQUESTS --output --dry-run --sandbox --settle --adopt --poll-interval",
+            "do a whole job: check, split, create, wait, download; run it again and it goes on"),
+    "create": (_create, "REQUESTS", "make one batch of the requests"),
+    "retrieve": (_act, "ID", "print a batch"),
+    "wait": (_wait, "ID --poll-interval", "wait until a batch has ended, and print it"),
+    "list": (_list, "--limit --json", "list the newest batches"),
+    "results": (_results, "ID --output", "print the results of a batch, or save them"),
+    "cancel": (_act, "ID", "cancel a batch"),
+    "delete": (_act, "ID", "delete an ended batch and its results"),
+    "models": (_models, "[ID] --json", "list the models, or print one"),
+    "count-tokens": (_count_tokens, "REQUESTS", "print each request's input tokens; it is free"),
+    "sandbox": (_sandbox, "--port", "serve a stand-in of the API on 127.0.0.1, and print how to use it"),
+}
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "REQUESTS": {"metavar": "REQUESTS", "help": "JSON Lines of custom_id and params"},
+    "ID": {"metavar": "ID"},
+    "[ID]": {"metavar": "ID", "nargs": "?"},
+    "--output": {"metavar": "FILE", "help": "the file to make, whole or not at all; never over one that exists"},
+    "--dry-run": {"action": "store_true", "help": "check REQUESTS and print the plan; needs no key"},
+    "--sandbox": {"action": "store_true", "help": "use a stand-in of the API: no key, no network, no cost"},
+    "--settle": {"type": _number(float, 0, 1e9), "default": 300.0, "metavar": "SECONDS",
+                 "help": "after a lost answer, how long a batch may still come of it (300)"},
+    "--adopt": {"metavar": "ID|none", "help": "the batch of a part in doubt"},
+    "--poll-interval": {"type": _number(float, 0, 1e9), "metavar": "SECONDS", "help": "between two polls"},
+    "--limit": {"type": _number(int, 1, float("inf")), "default": 20, "metavar": "N", "help": "how many (20)"},
+    "--json": {"action": "store_true", "help": "print JSON, one object a line"},
+    "--port": {"type": _number(int, 0, 65536), "default": 0, "metavar": "N", "help": "0, the default, is any free one"},
+}
 
 
-def _port(text: str) -> int:
-    if not 0 <= int(text) < 65536:
-        raise ValueError
-    return int(text)
-
-
-def _parser() -> Any:
+def _parse(argv: list[str]) -> Any:
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -2762,41 +2484,16 @@ def _parser() -> Any:
         "not every request succeeded; 130 interrupted; 143 terminated.")
     parser.add_argument("--version", action="version", version=f"claude_batches {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, run: Any, text: str, *arguments: str) -> Any:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=run, name=name, progress=_Progress(), going_on=list)
-        for argument in arguments:
-            sub.add_argument(argument.lower(), metavar=argument)
-        return sub
-
-    run = command("run", _run, "do a whole job: check, split, create, wait, download; run it again and it goes on",
-                  "REQUESTS")
-    run.add_argument("-o", "--output", metavar="RESULTS", help="the file to make; required but for --dry-run")
-    run.add_argument("--dry-run", action="store_true", help="check REQUESTS and print the plan; needs no key")
-    run.add_argument("--sandbox", action="store_true", help="use a stand-in of the API: no key, no network, no cost")
-    run.add_argument("--settle", type=_seconds, default=300.0, metavar="SECONDS",
-                     help="after a lost answer, how long a batch may still come of it (300)")
-    run.add_argument("--adopt", metavar="ID|none", help="the batch of a part in doubt")
-    command("create", _create, "make one batch of the requests", "REQUESTS")
-    command("retrieve", _act, "print a batch", "ID")
-    wait = command("wait", _wait, "wait until a batch has ended, and print it", "ID")
-    for sub in (run, wait):
-        sub.add_argument("--poll-interval", type=_seconds, metavar="SECONDS", help="between two polls")
-    listing = command("list", _list, "list the newest batches")
-    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many (20)")
-    results = command("results", _results, "print or save the results of a batch", "ID")
-    results.add_argument("-o", "--output", metavar="FILE", help="write there, whole or not at all; never over a file")
-    command("cancel", _act, "cancel a batch", "ID")
-    command("delete", _act, "delete an ended batch and its results", "ID")
-    models = command("models", _models, "list the models, or print one")
-    models.add_argument("id", nargs="?", metavar="ID")
-    for sub in (listing, models):
-        sub.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    command("count-tokens", _count_tokens, "print each request's input tokens; it is free", "REQUESTS")
-    sandbox = command("sandbox", _sandbox, "serve a stand-in of the API on 127.0.0.1, and print how to use it")
-    sandbox.add_argument("--port", type=_port, default=0, metavar="N", help="0, the default, is any free one")
-    return parser
+    for name, (function, words, text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function, name=name, progress=_Progress(), going_on=list)
+        for word in words.split():
+            short = ["-o"] if word == "--output" else []
+            command.add_argument(*short, word.strip("[]").lower(), **_ARGUMENTS[word])
+    args = parser.parse_args(argv)
+    if args.command is _run and not args.output and not args.dry_run:
+        parser.error("run: -o RESULTS is required")
+    return args
 
 
 def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
@@ -2832,9 +2529,7 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     argv = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(argv)
-    if args.command is _run and not args.output and not args.dry_run:
-        _parser().error("run: -o RESULTS is required")
+    args = _parse(argv)
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, terminate)
     try:
@@ -2844,9 +2539,6 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # standard output's; those of the network are APIConnectionErrors
         _discard_output()
         return 0
-    except (InputError, InvalidRequestsError) as error:
-        args.progress.say(f"claude_batches: {error}")
-        return 2
     except (AnthropicError, OSError) as error:
         args.progress.say(f"claude_batches: {error}")
         try:
@@ -2856,13 +2548,11 @@ def main(argv: list[str] | None = None) -> int:
         ids = args.going_on()
         if ids:
             args.progress.say(f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on")
-        return 1
-    except KeyboardInterrupt:
-        _tell_interrupted(args, argv, "interrupted")
-        return 130
-    except _Terminated:
-        _tell_interrupted(args, argv, "terminated")
-        return 143
+        return 2 if isinstance(error, InvalidRequestsError) else 1
+    except (KeyboardInterrupt, _Terminated) as signaled:
+        is_terminated = isinstance(signaled, _Terminated)
+        _tell_interrupted(args, argv, "terminated" if is_terminated else "interrupted")
+        return 143 if is_terminated else 130
 
 
 if __name__ == "__main__":
