@@ -43,7 +43,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import functools
 import http.client
 import io
 import itertools
@@ -56,12 +55,13 @@ import ssl
 import sys
 import tempfile
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
@@ -213,7 +213,7 @@ _STATUS_ERRORS: dict[int, type[APIStatusError]] = {
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?")
 
 
-def _parse_time(text: str) -> datetime | None:
+def _parse_time(text: Any) -> datetime | None:
     """Return an aware datetime, UTC where the text names no zone; None if it is no time.
 
     datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction.
@@ -228,7 +228,7 @@ def _parse_time(text: str) -> datetime | None:
 def _plain(value: Any) -> Any:
     """Return a copy of a value as JSON has it: objects as dicts, times as text."""
     if isinstance(value, _Object):
-        value = value._fields
+        value = value.__dict__
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -236,76 +236,64 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}  # and each class below
+_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}  # by the word in an annotation; then our classes
 
 
-def _as_is(value: T) -> T:
-    return value
+class _Field:
+    """A field whose JSON becomes a time, an object or a list of objects, these when it is first read."""
 
+    def __init__(self, name: str, kind: Callable[[Any], Any]) -> None:
+        self._name, self._kind = name, kind
 
-@functools.lru_cache(None)
-def _kind(owner: Any, name: str) -> Callable[[Any], Any] | None:
-    """Return what makes a field's value of its JSON, by the word in its annotation; None if it is not declared."""
-    if owner is OpenObject:
-        return OpenObject._take
-    declared = owner.__dataclass_fields__.get(name)
-    words = re.findall(r"\w+", declared.type) if declared else ()
-    return next((_KINDS[word] for word in words if word in _KINDS), _as_is if declared else None)
+    def __get__(self, obj: Any, owner: object = None) -> Any:
+        value = obj.__dict__.get(self._name) if obj is not None else None
+        if self._kind is _parse_time:
+            return value if isinstance(value, datetime) else _parse_time(value)
+        if type(value) is dict:
+            value = obj.__dict__[self._name] = self._kind(value)
+        elif type(value) is list:
+            value[:] = [self._kind(item) if type(item) is dict else item for item in value]
+        return value
+
+    def __set__(self, obj: Any, value: Any) -> None:
+        obj.__dict__[self._name] = value
 
 
 class _Object:
-    """A dataclass over the decoded dict of its JSON, which it takes over: nothing is copied until it is asked for.
+    """A dataclass that takes over the decoded dict of its JSON as its __dict__: nothing is copied.
 
     A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
-    What a field's JSON becomes, when it is read, its annotation says.
     """
 
-    _fields: dict[str, Any]
-    _headers: Mapping[str, str] = {}
+    __slots__ = ("__dict__", "_headers")
+    _headers: Mapping[str, str]
 
     def __init_subclass__(cls) -> None:
-        dataclass(init=False, eq=False, repr=False)(cls)
         _KINDS[cls.__name__] = cls._take
+        for declared in fields(dataclass(init=False, eq=False, repr=False)(cls)):  # type: ignore[arg-type]
+            words = re.findall(r"\w+", str(declared.type))
+            kind = next((_KINDS[word] for word in words if word in _KINDS), None)
+            setattr(cls, declared.name, kind and _Field(declared.name, kind))
+        for name in dir(cls):
+            method = getattr(cls, name)
+            if isinstance(method, types.FunctionType) and not name.startswith("_"):  # no field hides a property
+                setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
     def __init__(self, **fields: Any) -> None:
-        self._fields = fields
+        self.__dict__.update(fields)
 
     @classmethod
     def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] | None = None) -> Any:
         self = object.__new__(cls)
-        self.__dict__["_fields"] = fields
+        self.__dict__ = fields
         if headers is not None:
             self._headers = headers
         return self
 
-    def __getattr__(self, name: str) -> Any:  # asked for what is no attribute of the class: no field hides a method
-        if name.startswith("_"):
-            raise AttributeError(name)
-        kind = _kind(type(self), name)  # type: ignore[arg-type]
-        value = self._fields.get(name)
-        if kind is None and name not in self._fields:
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
-        if kind is _parse_time:
-            return value if isinstance(value, datetime) else _parse_time(value)
-        if kind and type(value) is dict:
-            value = self._fields[name] = kind(value)
-        elif kind and type(value) is list:
-            value[:] = [kind(item) if type(item) is dict else item for item in value]
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        (self.__dict__ if name.startswith("_") else self._fields)[name] = value
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._fields]
-
-    def __reduce__(self) -> Any:
-        return self._take, (dict(self._fields), self._headers)
-
     @property
     def _request_id(self) -> str | None:
         """The request id of the answer that this object is; None inside one."""
-        return self._headers.get("request-id")
+        return getattr(self, "_headers", {}).get("request-id")
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the object's JSON, times as text."""
@@ -315,11 +303,24 @@ class _Object:
         return type(self) is type(other) and _plain(self) == _plain(other)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._fields.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
 
 class OpenObject(_Object):
     """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
+
+    @classmethod
+    def _take(cls, fields: Any, headers: Mapping[str, str] | None = None) -> Any:
+        if isinstance(fields, list):
+            return [cls._take(item) for item in fields]
+        if not isinstance(fields, dict):
+            return fields
+        return super()._take({name: cls._take(value) for name, value in fields.items()}, headers)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return None
 
 
 class MessageBatchRequestCounts(_Object):
@@ -467,6 +468,7 @@ class Page(_Object):
     has_more: bool | None
     first_id: str | None
     last_id: str | None
+    __slots__ = ("_params", "_fetch", "_cursors")
 
     def __init__(self, data: list[Any], has_more: bool | None = None, first_id: str | None = None,
                  last_id: str | None = None, *, params: Mapping[str, Any] | None = None,
@@ -1122,7 +1124,7 @@ class Anthropic:
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
         page = self._fetch(Page, "GET", path, query=query, **options)
         rows = page.data or []  # a gateway's empty list may be null
-        if "data" not in page._fields or not all(isinstance(row, dict) for row in rows):
+        if "data" not in page.__dict__ or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
         page.data = [kind._take(row) for row in rows]
         page._link(query, lambda params: self._fetch_page(kind, path, params, **options))
@@ -1333,7 +1335,7 @@ class Batches:
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None where it does not tell."""
     counts = batch.request_counts
-    values = counts._fields.values() if isinstance(counts, MessageBatchRequestCounts) else ()
+    values = counts.__dict__.values() if isinstance(counts, MessageBatchRequestCounts) else ()
     return sum(count for count in values if isinstance(count, int)) or None
 
 
@@ -1659,7 +1661,6 @@ class Job:
     def _open(self) -> None:
         """Take up the journal, or begin one; refuse what does not belong together."""
         if os.path.exists(self._journal_path):
-            self._progress.say(f"going on with {self._journal_path}")
             journal = _Journal.load(self._journal_path)
             if journal.digest != self.plan()[0].digest:
                 raise JobError(f"{self._requests} has changed since the run began; put it back, or begin another run")
@@ -1667,6 +1668,7 @@ class Job:
                 raise JobError(f"The run began at {journal.base_url}, and this is {self._client.base_url}")
             if not journal.is_collected():
                 _refuse_existing(self._results)
+            self._progress.say(f"going on with {self._journal_path}")
         else:
             _refuse_existing(self._results, self._failed_path)
             if os.path.getsize(self._rows_path):
@@ -1782,18 +1784,19 @@ class Job:
 
         try:
             requests = (request for _, request in self._lines(part))
-            self._created(part, self._once.messages.batches._create(requests, closing).id)
+            batch = self._once.messages.batches._create(requests, closing)
+            self._note(part, "created", batch.id)
         except BatchMayExistError:
             closing()  # its answer was waited for until now: it may have been made as late as this
             raise
         except APIError:  # no batch was made
-            part.state = "planned"
-            self._save()
+            self._note(part, "planned")
             raise
 
-    def _created(self, part: _Part, batch_id: str, is_adopted: bool = False) -> None:
-        self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.batch_id, part.state, part.is_adopted = batch_id, "created", is_adopted
+    def _note(self, part: _Part, state: str, batch_id: str | None = None, is_adopted: bool = False) -> None:
+        if batch_id:
+            self._progress.say(f"{self._name(part)}: batch {batch_id}")
+        part.state, part.batch_id, part.is_adopted = state, batch_id, is_adopted
         self._save()
 
     def _resolve(self, part: _Part) -> None:
@@ -1812,9 +1815,9 @@ class Job:
                 self._ask(f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, "
                           f"or with --adopt none if it is none of them, which sends it again")
             elif found:
-                self._created(part, found[0], is_adopted=True)
+                self._note(part, "created", found[0], is_adopted=True)
             elif now >= deadline:
-                part.state = "planned"
+                self._note(part, "planned")
             else:
                 until = f"until {deadline:%H:%M:%S}"
                 self._progress.live(f"{self._name(part)}: looking whether its batch was made", until)
@@ -1829,15 +1832,8 @@ class Job:
         if batch and _size(batch) not in (part.requests, None):
             raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
         self._journal.obeyed = word
-        if batch:
-            self._created(part, word, is_adopted=True)
-        else:
-            self._undo(part, "planned")
+        self._note(part, *(("created", word, True) if batch else ("planned",)))
         return True
-
-    def _undo(self, part: _Part, state: str) -> None:
-        part.batch_id, part.is_adopted, part.state = None, False, state
-        self._save()
 
     def _ask(self, question: str) -> None:
         """Stop, and take the next word of --adopt as the answer, the same word too."""
@@ -1902,18 +1898,17 @@ class Job:
             self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
             return
         wanted = {request["custom_id"] for _, request in self._lines(part)}
-        words = f"Batch {batch.id} has a row %r, which is not in {self._name(part)}"
         if part.is_adopted:  # then no row is taken before all are known to be ours
             for _, row in self._batches.results(batch.id)._rows(set()):
                 if row["custom_id"] not in wanted:
-                    self._progress.say(f"{words}: it is not ours" % row["custom_id"])
+                    self._progress.say(f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours")
                     self._journal.foreign.append(batch.id)
-                    self._undo(part, "closing")
+                    self._note(part, "closing")
                     return
         seen, unsynced = wanted & self._collected, 0
         for line, row in self._batches.results(batch.id)._rows(seen):
             if row["custom_id"] not in wanted:
-                raise JobError(words % row["custom_id"])
+                raise JobError(f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in {self._name(part)}")
             unsynced += self._rows.write(line if line.endswith(b"\n") else line + b"\n")
             if unsynced > SYNC_BYTES:
                 self._note_rows()
@@ -2282,7 +2277,7 @@ class _Progress:
         """Show the running batches of a job in one line.  The API moves its counts at the end: no percentage."""
         counts: dict[str, int] = {}
         for batch in batches:
-            for name, count in (batch.request_counts or OpenObject())._fields.items():
+            for name, count in (batch.request_counts or OpenObject()).__dict__.items():
                 counts[name] = counts.get(name, 0) + count
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
