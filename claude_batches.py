@@ -662,7 +662,18 @@ class _Call:
 _TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error)
 
 
+def _masked(call: _Call, text: str) -> str:
+    """Return a text of the other side's without the key that it may repeat."""
+    for secret in (call.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
+        text = text.replace(secret, "***") if len(secret) > 7 else text  # a shorter one is none, but may be a word
+    return text
+
+
 def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
+    link: BaseException | None = error
+    while link:  # a status line or a chunk's size that is none is quoted in the exceptions of http.client
+        link.args = tuple(_masked(call, arg) if isinstance(arg, str) else arg for arg in link.args)
+        link = link.__cause__ or link.__context__
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, socket.timeout):
         return APITimeoutError(f"Request timed out ({call})")
@@ -674,12 +685,9 @@ def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
 
 
 def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
-    """Return the error that an answer calls for; a key that the answer repeats is masked."""
-    text = raw.decode("utf-8", "replace").strip()
-    for secret in (call.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
-        if len(secret) > 7:  # a shorter one is none, but may be a word
-            text = text.replace(secret, "***")
-            headers = {name: value.replace(secret, "***") for name, value in headers.items()}
+    """Return the error that an answer calls for."""
+    text = _masked(call, raw.decode("utf-8", "replace").strip())
+    headers = {name: _masked(call, value) for name, value in headers.items()}
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):

@@ -2038,6 +2038,8 @@ ECHOES = {  # answers that repeat the key
     "redirect": reply(302, b"", {"Location": f"http://elsewhere.test/?key={KEY}"}),
     "request id in the body": reply(400, {"request_id": KEY}), "200 of text": reply(body=f"hello {KEY}".encode()),
     "reason": Answer(f"HTTP/1.1 403 {KEY}\r\n\r\n".encode()), "request id": refusal(403, {"request-id": KEY}),
+    "status line": Answer(f"{KEY}\r\n\r\n".encode()),
+    "chunk's size": Answer(f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{KEY}\r\n".encode()),
     "content type": reply(body=b"", headers={"Content-Type": KEY}), "a row": reply(body=f"hello {KEY}\n".encode()),
 }
 
@@ -3306,6 +3308,7 @@ def serve_job(speed):
 
     A fault is a list [word, ...], taken by the next request of its kind (create, list, retrieve, results, count, or "*"
     for any): close (no answer), make (make the batch, then no answer), hold SECONDS (make it, answer late),
+    slow SECONDS (make it late, then no answer),
     late SECONDS (no answer, make it later), twin IDS (no answer; somebody else makes a batch), both IDS (the same, and
     ours is made, after it), hide IDS (the same, ours shows once the other's results were read), crowd N (make it, then
     N other ones),
@@ -3424,6 +3427,8 @@ def serve_job(speed):
         def create(self, fault, _, body):
             word, more = fault[0], fault[1:]
             requests, made = json.loads(body)["requests"], None
+            if word == "slow":
+                time.sleep(more[0])
             with lock:
                 running = sum(len(one["ids"]) for one in self.space.batches if not one["read"])
                 if running + len(requests) > self.space.settings["queue"]:
@@ -3565,13 +3570,19 @@ def is_foreign(name):
     return name.upper().startswith("ANTHROPIC_") or name.lower().endswith("_proxy")
 
 
-@pytest.fixture(scope="module")
-def api():
+@contextlib.contextmanager
+def serving(speed):
     source = "\n".join(map(inspect.getsource, (row, serve_job)))
-    with subprocess.Popen([sys.executable, "-c", f"{source}\nserve_job({SPEED})"],
+    with subprocess.Popen([sys.executable, "-c", f"{source}\nserve_job({speed})"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def api():
+    with serving(SPEED) as url:
+        yield url
 
 
 def control(url, **order):
@@ -4032,12 +4043,21 @@ def test_a_batch_whose_answer_was_lost_is_adopted(case):
     all_of(lost, [["hold", 1.5], ["make"], ["made", 500], ["made", 502], ["late", 0.2], ["crowd", 130]])
 
 
+@posix
+def test_a_batch_that_is_made_late_while_its_answer_is_waited_for_is_adopted(tmp_path):
+    with serving(1) as url:
+        job = Case(url, tmp_path, parts=1, faults={"create": [["slow", 2.5]]})
+        expect(job.run("--settle", "0"), 0, "msgbatch_000 (adopted)")
+        job.check()
+
+
 def test_a_batch_that_never_came_of_a_lost_create_is_sent_again_once_it_is_settled(case):
     def lost(fault):
         others = [{"ids": OTHERS, "after": -60}, {"ids": OTHERS, "after": 600}]  # of that size, out of the window
         job, begin = case(parts=1, faults={"create": [fault]}, insert=others), time.monotonic()
         text = expect(job.run(), 0, "looking whether its batch was made")
-        assert time.monotonic() - begin >= float(SETTLE) / SPEED and "adopted" not in text
+        assert time.monotonic() - begin >= float(SETTLE) / SPEED
+        assert "adopted" not in text and "not ours" not in text
         job.check()
 
     all_of(lost, [["close"], ["status", 500], ["status", 502]])
@@ -4054,6 +4074,14 @@ def test_of_several_candidates_the_run_takes_the_one_that_it_is_told(case, word,
     assert [one["ids"][0] for one in job.made()].count("request-20") == 1
     with open(job.results, "rb") as file:
         assert sorted(file) == sorted(map(row, job.ids))
+
+
+def test_the_same_word_answers_a_new_question(case):
+    job = case(parts=1, faults={"create": [["both", OTHERS], ["both", OTHERS]]})
+    for words, code in (((), 1), (("--adopt", "none"), 1), (("--adopt", "none"), 0)):
+        text = expect(job.run(*words), code)
+        assert ("--adopt none" in text) == bool(code)
+    assert len(job.made()) == 3
 
 
 def test_adopt_takes_no_batch_of_another_size(case):
@@ -4125,6 +4153,7 @@ def test_a_kill_right_after_a_refutation_keeps_it(case):
 def test_a_full_queue_is_waited_out_while_ended_parts_are_collected(case):
     job = case(settings={"queue": 30})  # here a batch leaves the queue when its results are read
     text = expect(job.run(), 0, "the queue is full")
+    assert "looking" not in text  # what was refused is in no doubt
     assert text.index("part 1 of 3 (20 requests): 20 results") < text.index("part 2 of 3 (20 requests): batch")
     job.check()
     job = case(faults={"create": [["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "20"]]]] * 5})
@@ -4166,7 +4195,7 @@ def test_before_the_first_answer_an_outage_is_told_at_once(case):
 
 def test_an_outage_in_any_step_is_outlived(case):
     def outage(n):
-        job = case(parts=2, faults={"*": [None] * n + (faults if n % 2 else [["close"]] * 4)})
+        job = case(parts=2, faults={"*": [None] * n + (faults if n % 2 else [["close"]] * 25)})
         expect(job.run(), 0)
         job.check()
 
