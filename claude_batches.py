@@ -1484,10 +1484,13 @@ class JobError(AnthropicError):
     """The job cannot go on by itself; the text says why, and what to do."""
 
 
-def _read_requests(lines: Iterable[bytes], path: str, first: int = 1) -> Iterator[tuple[int, bytes, Any, int]]:
+def _read_requests(lines: Iterable[bytes], path: str, first: int = 1,
+                   digest: Any = None) -> Iterator[tuple[int, bytes, Any, int]]:
     """Yield number, line, request and its size as sent, of lines that are not blank.  Raises InvalidRequestsError."""
     seen: set[str] = set()
     for number, line in enumerate(lines, first):
+        if digest:
+            digest.update(line)
         if line.replace(b"\xef\xbb\xbf", b"").strip():
             request = None
             try:
@@ -1525,11 +1528,13 @@ class _Part:
     digest: str = ""
     requests: int = 0
     bytes: int = 14  # of the body: {"requests":[]} and a comma with each request but the first
-    state: str = "planned"  # then sending, closing (the last block goes out), created, collected
+    state: str = "planned"  # then sending, closing (the last block goes out), in doubt or created, collected
     noted_at: str = ""  # server time before sending
-    closing_at: str = ""  # server time of closing
+    closing_at: str = ""  # server time of closing; of a part in doubt, until when its answer was waited for
     batch_id: str | None = None
     is_adopted: bool = False
+    is_asked: bool = False  # the run stopped for it: --adopt is the answer
+    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
 
 
 @dataclass
@@ -1543,8 +1548,6 @@ class _Journal:
     workspace_id: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
-    foreign: list[str | None] = field(default_factory=list)  # batches that were adopted, and are not ours
-    obeyed: str | None = None  # the word of --adopt that settled the last doubt: it does not answer another one
 
     def is_collected(self) -> bool:
         return all(part.state == "collected" for part in self.parts)
@@ -1561,13 +1564,19 @@ class _Journal:
     def save(self, path: str) -> None:
         """Replace the journal in one step that survives a power cut."""
         try:
-            with open(path + ".tmp", "w", encoding="utf-8") as file:
-                json.dump(asdict(self), file, indent=1)
+            with _new_file(path + ".tmp") as file:
+                file.write(json.dumps(asdict(self), indent=1).encode())
                 _sync(file)
             os.replace(path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:  # as no OSError: http.client would take that for the connection's
             raise JobError(f"The journal {path} cannot be written: {error}; run again") from error
+
+
+def _new_file(path: str) -> Any:
+    with contextlib.suppress(FileNotFoundError):  # a link, or a second name of a file that is published
+        os.remove(path)
+    return open(path, "xb")
 
 
 def _sync(file: Any) -> None:
@@ -1578,10 +1587,9 @@ def _sync(file: Any) -> None:
 def _sync_folder(path: str) -> None:
     if hasattr(os, "O_DIRECTORY"):  # Windows has none, and needs none
         folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with contextlib.suppress(OSError):  # some network folders refuse
             os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.close(folder)
 
 
 def _publish(source: str, target: str) -> None:
@@ -1596,6 +1604,7 @@ def _publish(source: str, target: str) -> None:
 
         if os.path.islink(target) or not filecmp.cmp(source, target, shallow=False):  # else killed before the next line
             _refuse_existing(target)
+            raise JobError(f"{target} was there, and has gone; run again") from None
     os.unlink(source)
 
 
@@ -1685,6 +1694,8 @@ class Job:
             self._try(params)
         if not journal.is_collected():
             self._greet(journal)
+        if self._adopt and not any(part.is_asked for part in journal.parts):
+            self._progress.say(f"--adopt {self._adopt}: not used, because no run has stopped to ask for it")
         self._journal = journal
         self._save()
 
@@ -1702,6 +1713,11 @@ class Job:
         """Hear whose key it is, and take up the rows that are there."""
         headers = self._batches.list(limit=1)._headers
         self._be_patient()
+        for part in journal.parts:
+            if part.state == "closing":  # the answer may have been waited for until now, or its timeout
+                waited = datetime.fromisoformat(part.closing_at) + timedelta(seconds=self._client.timeout or TIMEOUT)
+                part.closing_at = min(waited, _http_date(headers.get("date")) or waited).isoformat()
+                part.state = "in doubt"
         for name in ("organization_id", "workspace_id"):
             known, now = getattr(journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
             if known and now and known != now:
@@ -1723,7 +1739,7 @@ class Job:
         models: dict[str, int] = {}
         first: Mapping[str, Any] = {}
         with open(self._requests, "rb") as file:
-            for number, line, request, size in _read_requests(file, self._requests):
+            for number, line, request, size in _read_requests(file, self._requests, digest=whole):
                 place, params = f"{self._requests}:{number}", request["params"]
                 if 15 + size > MAX_BATCH_BYTES:  # the 15 of {"requests":[]}
                     raise InvalidRequestsError(f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
@@ -1731,7 +1747,6 @@ class Job:
                 if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
                     part, digest = _Part(number, file.tell() - len(line)), sha256()
                     parts.append(part)
-                whole.update(line)
                 digest.update(line)
                 part.requests, part.bytes, part.digest = part.requests + 1, part.bytes + 1 + size, digest.hexdigest()
                 model, limit = str(params.get("model")), params.get("max_tokens")
@@ -1768,26 +1783,29 @@ class Job:
 
     def _send(self) -> None:
         """Make a batch of each part that has none.  One part is in doubt at a time."""
-        for part in self._journal.parts:
-            while part.state in ("planned", "sending", "closing"):
-                try:
-                    if part.state == "closing":
-                        self._resolve(part)
-                    else:
-                        self._create(part)
-                except BatchMayExistError as error:
-                    self._progress.say(str(error))
-                except APIError as error:
-                    self._tell(error)
-                    self._gather(_retry_after(error.headers) or POLL_SECONDS[1])  # what has ended makes room
+        while True:
+            parts = [part for part in self._journal.parts if part.state not in ("created", "collected")]
+            if not parts:
+                return
+            part = min(parts, key=lambda part: part.state != "in doubt")
+            try:
+                if part.state == "in doubt":
+                    self._resolve(part)
+                else:
+                    self._create(part)
+            except BatchMayExistError as error:
+                self._progress.say(str(error))
+            except APIError as error:
+                self._tell(error)
+                self._gather(_retry_after(error.headers) or POLL_SECONDS[1])  # what has ended makes room
 
     def _create(self, part: _Part) -> None:
         noted = _http_date(self._batches.list(limit=1)._headers.get("date")) or datetime.now(timezone.utc)
         part.noted_at, part.state, watch = noted.isoformat(), "sending", _Stopwatch()
         self._save()
 
-        def closing() -> None:
-            part.closing_at, part.state = (noted + timedelta(seconds=watch.elapsed())).isoformat(), "closing"
+        def closing(state: str = "closing") -> None:
+            part.closing_at, part.state = (noted + timedelta(seconds=watch.elapsed())).isoformat(), state
             self._save()
 
         try:
@@ -1795,7 +1813,7 @@ class Job:
             batch = self._once.messages.batches._create(requests, closing)
             self._note(part, "created", batch.id)
         except BatchMayExistError:
-            closing()  # its answer was waited for until now: it may have been made as late as this
+            closing("in doubt")  # its answer was waited for until now: it may have been made as late as this
             raise
         except APIError:  # no batch was made
             self._note(part, "planned")
@@ -1804,15 +1822,15 @@ class Job:
     def _note(self, part: _Part, state: str, batch_id: str | None = None, is_adopted: bool = False) -> None:
         if batch_id:
             self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.state, part.batch_id, part.is_adopted = state, batch_id, is_adopted
+        part.state, part.batch_id, part.is_adopted, part.is_asked = state, batch_id, is_adopted, False
         self._save()
 
     def _resolve(self, part: _Part) -> None:
         """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
-        noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=2)  # clocks differ
+        noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=10)  # clocks differ
         deadline = datetime.fromisoformat(part.closing_at) + timedelta(seconds=self._settle + 1)  # Date's grain
-        known = {other.batch_id for other in self._journal.parts} | set(self._journal.foreign)
-        while part.state == "closing" and not self._obey(part):
+        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
+        while part.state == "in doubt" and not self._obey(part):
             page, found = self._batches.list(limit=100), []
             now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
             for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page):
@@ -1820,8 +1838,8 @@ class Job:
                 if is_ours and batch.id not in known:
                     found.append(batch.id)
             if len(found) > 1:
-                self._ask(f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with --adopt ID, "
-                          f"or with --adopt none if it is none of them, which sends it again")
+                self._ask(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with "
+                                f"--adopt ID, or with --adopt none if it is none of them, which sends it again")
             elif found:
                 self._note(part, "created", found[0], is_adopted=True)
             elif now >= deadline:
@@ -1834,18 +1852,17 @@ class Job:
     def _obey(self, part: _Part) -> bool:
         """Do with a part in doubt what --adopt says; tell whether it said something."""
         word = self._adopt
-        if not word or word == self._journal.obeyed:
+        if not word or not part.is_asked:
             return False
         batch = None if word == "none" else self._batches.retrieve(word)
         if batch and _size(batch) not in (part.requests, None):
             raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
-        self._journal.obeyed = word
         self._note(part, *(("created", word, True) if batch else ("planned",)))
         return True
 
-    def _ask(self, question: str) -> None:
-        """Stop, and take the next word of --adopt as the answer, the same word too."""
-        self._journal.obeyed = None
+    def _ask(self, part: _Part, question: str) -> None:
+        """Stop, and take the next run's --adopt as the answer."""
+        part.is_asked = True
         self._save()
         raise JobError(question)
 
@@ -1895,8 +1912,8 @@ class Job:
     def _lost(self, part: _Part, why: str) -> None:
         """Stop for a batch that gives no results, unless --adopt says what to do."""
         if not self._obey(part):
-            self._ask(f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of the right"
-                      f" workspace, run again; or send the part again, and pay again, with --adopt none")
+            self._ask(part, f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of "
+                            f"the right workspace, run again; or send the part again, and pay again: --adopt none")
 
     # -- collect
 
@@ -1910,8 +1927,8 @@ class Job:
             for _, row in self._batches.results(batch.id)._rows(set()):
                 if row["custom_id"] not in wanted:
                     self._progress.say(f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours")
-                    self._journal.foreign.append(batch.id)
-                    self._note(part, "closing")
+                    part.foreign.append(batch.id)
+                    self._note(part, "in doubt")
                     return
         seen, unsynced = wanted & self._collected, 0
         for line, row in self._batches.results(batch.id)._rows(seen):
@@ -1937,9 +1954,13 @@ class Job:
     def _finish(self) -> bool:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
         has_rows = os.path.getsize(self._rows_path) > 0  # else killed after RESULTS got its name
-        summary, failed = self._sum_up(self._rows_path if has_rows else self._results)
+        rows = self._rows_path if has_rows else self._results
+        if not os.path.isfile(rows) or os.path.getsize(rows) != self._journal.collected:
+            raise JobError(f"{rows} has not the rows that {self._journal_path} counts; put it back and run again, or "
+                           f"remove the journal if you have the results")
+        summary, failed = self._sum_up(rows)
         if failed:
-            with open(self._failed_path + ".tmp", "wb") as file:
+            with _new_file(self._failed_path + ".tmp") as file:
                 for part in self._journal.parts:
                     for line, request in self._lines(part):
                         if request["custom_id"] in failed:
@@ -1969,13 +1990,13 @@ class Job:
                 outcomes[str(result.type)] = outcomes.get(str(result.type), 0) + 1
                 if result.type != "succeeded":
                     failed.add(row.custom_id)
-                if result.message and result.message.usage:
-                    usage = result.message.usage
+                usage, error = getattr(result.message, "usage", None), getattr(result.error, "error", None)
+                if isinstance(usage, Usage):
                     read = (usage.input_tokens, usage.cache_creation_input_tokens, usage.cache_read_input_tokens)
-                    tokens_in, tokens_out = tokens_in + sum(filter(None, read)), tokens_out + (usage.output_tokens or 0)
-                if result.error and result.error.error:
-                    words = f"{result.error.error.type}: {result.error.error.message}"
-                    errors[words] = errors.get(words, 0) + 1
+                    tokens_in += sum(tokens for tokens in read if isinstance(tokens, int))
+                    tokens_out += usage.output_tokens if isinstance(usage.output_tokens, int) else 0
+                if isinstance(error, ErrorResponse):
+                    errors[f"{error.type}: {error.message}"] = errors.get(f"{error.type}: {error.message}", 0) + 1
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)
         batches = (part.batch_id + " (adopted)" * part.is_adopted for part in self._journal.parts)
         return "\n".join([
@@ -2286,7 +2307,7 @@ class _Progress:
         counts: dict[str, int] = {}
         for batch in batches:
             for name, count in (batch.request_counts or OpenObject()).__dict__.items():
-                counts[name] = counts.get(name, 0) + count
+                counts[name] = counts.get(name, 0) + (count or 0)
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
         now = _http_date(batches[0]._headers.get("date")) or datetime.now(timezone.utc)
@@ -2301,7 +2322,7 @@ def _print(value: Any) -> None:
     sys.stdout.flush()
 
 
-def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[Any], Iterable[object]]) -> int:
+def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[Any], Iterable[object]]) -> None:
     """Print objects as lines of JSON, or as aligned columns."""
     rows = [head.split()]
     for one in objects:
@@ -2312,7 +2333,6 @@ def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[An
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows if not args.json else ():
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    return 0
 
 
 def _requests_of(path: str) -> Iterator[Any]:
@@ -2352,14 +2372,12 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=os.path.dirname(os.path.abspath(path)))
 
 
-def _create(args: Any) -> int:
+def _create(args: Any) -> None:
     _print(Anthropic().messages.batches.create(requests=_requests_of(args.requests)))
-    return 0
 
 
-def _act(args: Any) -> int:
+def _act(args: Any) -> None:
     _print(getattr(Anthropic().messages.batches, args.name)(args.id))
-    return 0
 
 
 def _wait(args: Any) -> int:
@@ -2374,17 +2392,17 @@ def _wait(args: Any) -> int:
     return 3 if batch.request_counts and _size(batch) != batch.request_counts.succeeded else 0
 
 
-def _list(args: Any) -> int:
+def _list(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
         created = batch.created_at and f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
         return batch.id, batch.processing_status, created, _size(batch), counts.succeeded, counts.errored
 
     newest = itertools.islice(Anthropic().messages.batches.list(limit=min(args.limit, 1000)), args.limit)
-    return _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
+    _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
 
-def _models(args: Any) -> int:
+def _models(args: Any) -> None:
     def cells(model: ModelInfo) -> Iterable[object]:
         can = ((model.capabilities or OpenObject()).batch or OpenObject()).supported
         created = model.created_at and f"{model.created_at:%Y-%m-%d}"
@@ -2392,8 +2410,8 @@ def _models(args: Any) -> int:
 
     if args.id:
         _print(Anthropic().models.retrieve(args.id))
-        return 0
-    return _print_all(args, Anthropic().models.list(limit=1000), "ID NAME LIFECYCLE CREATED BATCH", cells)
+    else:
+        _print_all(args, Anthropic().models.list(limit=1000), "ID NAME LIFECYCLE CREATED BATCH", cells)
 
 
 def _results(args: Any) -> int:
@@ -2413,7 +2431,7 @@ def _results(args: Any) -> int:
     return 3 if failed else 0
 
 
-def _count_tokens(args: Any) -> int:
+def _count_tokens(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         for request in _requests_of(args.requests):  # all are checked before the first one is sent
@@ -2428,14 +2446,12 @@ def _count_tokens(args: Any) -> int:
             print(f"{request['custom_id']}\t{count}", flush=True)
             total += count
     args.progress.say(f"{total:,} input tokens in all")
-    return 0
 
 
-def _sandbox(args: Any) -> int:
+def _sandbox(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
     print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox", flush=True)
     sandbox.serve_forever()
-    return 0
 
 
 def _number(kind: Callable[[str], float], least: float, end: float) -> Callable[[str], float]:
@@ -2536,7 +2552,7 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, terminate)
     try:
-        status: int = args.command(args)
+        status: int = args.command(args) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # standard output's; those of the network are APIConnectionErrors

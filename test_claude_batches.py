@@ -3308,7 +3308,7 @@ def serve_job(speed):
 
     A fault is a list [word, ...], taken by the next request of its kind (create, list, retrieve, results, count, or "*"
     for any): close (no answer), make (make the batch, then no answer), hold SECONDS (make it, answer late),
-    slow SECONDS (make it late, then no answer),
+    slow SECONDS [SECONDS] (make it late, then, some time later, no answer),
     late SECONDS (no answer, make it later), twin IDS (no answer; somebody else makes a batch), both IDS (the same, and
     ours is made, after it), hide IDS (the same, ours shows once the other's results were read), crowd N (make it, then
     N other ones),
@@ -3429,6 +3429,7 @@ def serve_job(speed):
             requests, made = json.loads(body)["requests"], None
             if word == "slow":
                 time.sleep(more[0])
+                more = more[1:]
             with lock:
                 running = sum(len(one["ids"]) for one in self.space.batches if not one["read"])
                 if running + len(requests) > self.space.settings["queue"]:
@@ -3443,7 +3444,7 @@ def serve_job(speed):
                     for i in range(more[0]):
                         self.space.other(["x"])
                 answer = made and self.space.show(made, self.space)
-            if word == "hold":
+            if word == "hold" or (word == "slow" and more):
                 time.sleep(more[0])
             if word == "made":
                 self.fail(more[0])
@@ -3903,7 +3904,9 @@ def test_going_on_with_changed_requests_another_api_or_another_organization_is_r
         content = file.read()
         file.seek(0)
         file.write(content.replace(b"opus", b"OPUS", 1))
+    log = job.control()["log"]
     expect(job.run(), 1, "has changed")
+    assert job.control()["log"] == log
     with open(job.requests, "wb") as file:
         file.write(content)
     expect(job.run(url=other.url), 1, "The run began at", other.url)
@@ -3967,6 +3970,31 @@ def test_a_journal_that_is_none_is_refused_in_words(case):
     jobs[0].check()
 
 
+def test_lines_that_are_added_between_the_requests_are_a_change(case):
+    job = begun(case)
+    with open(job.requests, "rb+") as file:
+        content = file.read()
+        file.seek(0)
+        file.write(b"\n" + content)
+    expect(job.run(), 1, "has changed")
+
+
+@pytest.mark.parametrize("step, name", [(6, "rows"), (7, "results"), (8, "results")])
+def test_a_finish_takes_no_other_rows_than_those_that_the_journal_counts(case, step, name):
+    job = case(parts=1)
+    assert job.end(job.start(kill=[step, "before"]))[0] == -signal.SIGKILL  # link, unlink of the rows, of the journal
+    path, is_linked = getattr(job, name), step == 7
+    with open(path, "rb+") as file:
+        whole = file.read()
+        file.truncate(len(whole) - 10)
+    expect(job.run(), 1, "has not the rows", "put it back")
+    with open(path, "rb+") as file:
+        file.write(whole)
+    expect(job.run(), 0)
+    assert not is_linked or not os.path.exists(job.rows)
+    job.check()
+
+
 def test_rows_without_their_journal_are_refused_and_kept(case):
     job = case(parts=1)
     with open(job.rows, "wb") as file:
@@ -4018,6 +4046,24 @@ def test_a_file_of_somebody_else_is_never_overwritten(case, name):
     job.check(failed=True)
 
 
+def test_going_on_is_refused_where_results_appeared_meanwhile(case):
+    job = begun(case)
+    with open(job.results, "w"):
+        log = job.control()["log"]
+    expect(job.run(), 2, f"{job.results} exists, and is not overwritten")
+    assert job.control()["log"] == log
+    os.unlink(job.results)
+    expect(job.run(), 0)
+    job.check()
+
+
+def test_a_row_that_no_request_asked_for_stops_the_run(case):
+    job = begun(case, parts=1)
+    job.control(change={"msgbatch_000": {"ids": OTHERS}})
+    expect(job.run(), 1, "msgbatch_000", "'other-", "not in part 1 of 1")
+    assert not os.path.exists(job.results) and not os.path.getsize(job.rows)
+
+
 def test_the_sandbox_does_not_touch_a_real_journal(case):
     job = begun(case)
     with open(job.journal, "rb") as file:
@@ -4041,6 +4087,32 @@ def test_a_batch_whose_answer_was_lost_is_adopted(case):
         job.check()
 
     all_of(lost, [["hold", 1.5], ["make"], ["made", 500], ["made", 502], ["late", 0.2], ["crowd", 130]])
+
+
+@posix
+def test_killed_while_a_late_answer_is_waited_for_the_run_finds_the_batch(tmp_path):
+    with serving(1) as url:
+        job = Case(url, tmp_path, parts=1, faults={"create": [["slow", 2.5, 20]]})
+        process = job.start("--settle", "0")
+        job.until(lambda state: state["batches"])
+        process.kill()
+        job.end(process)
+        expect(job.run("--settle", "0"), 0, "msgbatch_000 (adopted)")
+        job.check()
+
+
+def test_adopt_answers_no_question_that_was_not_asked(case):
+    job = case(parts=2, faults={"create": [["make"]]})
+    expect(job.run("--adopt", "none"), 0, "--adopt none: not used", "msgbatch_000 (adopted)")
+    job.check()
+
+
+def test_a_doubt_is_settled_before_anything_else_is_sent(case):
+    later = ["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "200"]]]
+    job = case(parts=2, faults={"create": [["twin", OTHERS], later]})
+    text = expect(job.run(), 0, "not ours")
+    assert text.index("part 1 of 2 (20 requests): batch msgbatch_001") < text.index("part 2 of 2 (20 requests): batch")
+    job.check()
 
 
 @posix
@@ -4246,9 +4318,11 @@ def test_a_batch_that_is_gone_after_some_of_its_rows_came_is_sent_again_and_no_r
     with open(job.journal) as file, open(job.rows) as rows:
         number = job.ids.index(json.loads(next(rows))["custom_id"]) // 20
         gone = json.load(file)["parts"][number]["batch_id"]
+    others = [made["id"] for made in job.made() if made["id"] != gone]
     job.control(change={gone: {"lost": True}}, settings={"runs": 0.05},
                 faults={"create": [["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "20"]]]] * 4})
-    expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 0)
+    expect(job.run(NOT_FOUND_SECONDS=0.1), 1, gone, "--adopt none")
+    expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 0, *others)
     with open(job.results, "rb") as file:
         assert sorted(file) == sorted(map(row, job.ids))
 
@@ -4260,6 +4334,7 @@ def test_the_summary_names_no_batch_adopted_that_was_made_instead_of_an_adopted_
     process.kill()
     job.end(process)
     job.control(change={"msgbatch_000": {"lost": True}}, settings={"runs": 0})
+    expect(job.run(NOT_FOUND_SECONDS=0.1), 1, "--adopt none")
     text = expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 0, "msgbatch_001")
     assert "adopted" not in text
 
@@ -4286,11 +4361,24 @@ def test_output_that_finds_no_room_is_told_once_and_is_exit_status_1():
 
 
 @posix
-def test_a_row_without_a_result_ends_no_job(monkeypatch):
-    monkeypatch.setattr(claude_batches._SandboxBatch, "rows", lambda _: iter([b'{"custom_id":"a","result":null}\n']))
+@pytest.mark.parametrize("result", [
+    "null", "1", "{}", '{"type":"errored","error":"no"}', '{"type":"errored","error":{"type":"error","error":"no"}}',
+    '{"type":"expired","message":"no"}', '{"type":"errored","message":{"usage":"no"}}',
+    '{"type":"errored","message":{"usage":{"input_tokens":"no","output_tokens":"no"}}}',
+])
+def test_an_odd_row_ends_no_job(monkeypatch, result):
+    line = b'{"custom_id":"a","result":%s}\n' % result.encode()
+    monkeypatch.setattr(Sandbox.__init__, "__kwdefaults__", {"port": 0, "seconds": 0.01})
+    monkeypatch.setattr(claude_batches._SandboxBatch, "rows", lambda _: iter([line]))
     assert claude_batches.main(["run", write("r.jsonl", request("a")), "-o", "out.jsonl", "--sandbox"]) == 3
     with open("out.jsonl", "rb") as file:
-        assert file.read() == b'{"custom_id":"a","result":null}\n'
+        assert file.read() == line
+
+
+def test_counts_that_are_null_are_no_traceback(capsys):
+    batch = {"id": "b", "processing_status": "in_progress", "request_counts": {"processing": 1, "errored": None}}
+    claude_batches._Progress().batches([claude_batches.MessageBatch._take(batch, {})])
+    assert capsys.readouterr().err == "in_progress: 1 processing\n"
 
 
 def test_a_try_that_finds_no_connection_after_one_that_was_refused_is_repeated():
