@@ -3955,6 +3955,20 @@ def test_a_second_run_that_comes_as_the_first_one_ends_sends_nothing(case):
     job.check()
 
 
+@posix
+def test_a_lock_on_a_file_that_is_gone_is_none(monkeypatch):
+    import fcntl
+
+    def ended(file, how, real=fcntl.flock):  # the other run, just now; and a third one begins
+        os.unlink("rows")
+        write("rows", b"")
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", ended)
+    with pytest.raises(claude_batches.JobError, match="has just ended"), claude_batches._locked("rows"):
+        pass
+
+
 def test_a_journal_that_is_none_is_refused_in_words(case):
     def refused(content):
         job = case(parts=1)
@@ -4108,8 +4122,8 @@ def test_adopt_answers_no_question_that_was_not_asked(case):
 
 
 def test_a_doubt_is_settled_before_anything_else_is_sent(case):
-    later = ["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "200"]]]
-    job = case(parts=2, faults={"create": [["twin", OTHERS], later]})
+    later = [["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "50"]]]] * 20
+    job = case(parts=2, faults={"create": [["twin", OTHERS], *later]})
     text = expect(job.run(), 0, "not ours")
     assert text.index("part 1 of 2 (20 requests): batch msgbatch_001") < text.index("part 2 of 2 (20 requests): batch")
     job.check()
