@@ -127,13 +127,13 @@ class WaitTimeoutError(AnthropicError, TimeoutError):
 
 
 class APIError(AnthropicError):
-    """A request failed.  ``body`` is the answer's JSON or text, ``headers`` its own in lower case; unknown is None."""
+    """A request failed.  ``body``: the answer's JSON or text; ``headers``: by names in lower case; None if unknown."""
 
     status_code: int | None = None
     request_id: str | None = None
     type: str | None = None
     body: object = None
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}  # empty if unknown
     _is_transient = True  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
 
@@ -165,9 +165,9 @@ class APIResponseValidationError(APIError):
 class BatchMayExistError(APIError):
     """The whole body of a create went out and its answer was lost: the batch may exist, and be billed.
 
-    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates`` are the
-    batches of that size listed since then, None if the look failed.  An empty list proves nothing: a body that
-    something on the way holds back makes its batch later.  The cause is chained.
+    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates`` are the batches
+    made since then that have that size, or tell none; None if the look failed.  An empty list proves nothing: a body
+    that something on the way holds back makes its batch later.  The cause is chained.
     """
 
     request_count: int = 0
@@ -236,11 +236,12 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}  # by the word in an annotation; then our classes
+# what makes a field's value, by the word in its annotation; each _Object adds itself
+_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
 
 
 class _Field:
-    """A field whose JSON becomes a time, an object or a list of objects, these when it is first read."""
+    """A field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first read."""
 
     def __init__(self, name: str, kind: Callable[[Any], Any]) -> None:
         self._name, self._kind = name, kind
@@ -251,8 +252,9 @@ class _Field:
             return value if isinstance(value, datetime) else _parse_time(value)
         if type(value) is dict:
             value = obj.__dict__[self._name] = self._kind(value)
-        elif type(value) is list:
-            value[:] = [self._kind(item) if type(item) is dict else item for item in value]
+        elif type(value) is list and any(type(item) is dict for item in value):
+            value = [self._kind(item) if type(item) is dict else item for item in value]
+            obj.__dict__[self._name] = value
         return value
 
     def __set__(self, obj: Any, value: Any) -> None:
@@ -276,7 +278,7 @@ class _Object:
             setattr(cls, declared.name, kind and _Field(declared.name, kind))
         for name in dir(cls):
             method = getattr(cls, name)
-            if isinstance(method, types.FunctionType) and not name.startswith("_"):  # no field hides a property
+            if isinstance(method, types.FunctionType) and not name.startswith("_"):  # no __dict__ hides a property
                 setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
     def __init__(self, **fields: Any) -> None:
@@ -300,7 +302,7 @@ class _Object:
         return dict(_plain(self))
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and _plain(self) == _plain(other)
+        return _plain(self) == _plain(other) if type(self) is type(other) else NotImplemented
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
@@ -606,8 +608,8 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 class _Transport(urllib.request.AbstractHTTPHandler):
     """urllib for http and https alone, its opener built at the first request because an SSL context takes a while.
 
-    No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  There is no
-    file: and no ftp:, and an answer of any status is an answer.
+    No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  An answer of any
+    status is returned, not raised.
     """
 
     def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
@@ -671,9 +673,10 @@ def _masked(call: _Call, text: str) -> str:
 
 def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
     link: BaseException | None = error
-    while link:  # a status line or a chunk's size that is none is quoted in the exceptions of http.client
-        link.args = tuple(_masked(call, arg) if isinstance(arg, str) else arg for arg in link.args)
-        link = link.__cause__ or link.__context__
+    for _ in range(8):  # http.client's exceptions quote a status line, or a chunk's size, that is none
+        if link:
+            link.args = tuple(_masked(call, arg) if isinstance(arg, str) else arg for arg in link.args)
+            link = link.__cause__ or link.__context__
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, socket.timeout):
         return APITimeoutError(f"Request timed out ({call})")
@@ -686,7 +689,10 @@ def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
 
 def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
     """Return the error that an answer calls for."""
-    text = _masked(call, raw.decode("utf-8", "replace").strip())
+    text = raw.decode("utf-8", "replace").strip()
+    with contextlib.suppress(ValueError, RecursionError):  # without escapes, which would hide a key
+        text = json.dumps(json.loads(text), ensure_ascii=False)
+    text = _masked(call, text)
     headers = {name: _masked(call, value) for name, value in headers.items()}
     try:
         body = json.loads(text)
@@ -733,7 +739,7 @@ def _blocks(call: _Call, response: Any) -> Iterator[bytes]:
     read = getattr(response, "read1", response.read)
     blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
     try:
-        is_gzip = _headers_of(response).get("content-encoding", "").lower() in ("gzip", "x-gzip")
+        is_gzip = _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
         yield from _gunzip(blocks) if is_gzip else blocks
         if getattr(response, "length", None):
             raise http.client.IncompleteRead(b"", response.length)
@@ -758,7 +764,7 @@ def _http_date(text: str | None) -> datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-    except (TypeError, ValueError, OverflowError):  # TypeError before 3.10
+    except (TypeError, ValueError, OverflowError, IndexError, UnboundLocalError):  # the odd ones before 3.10
         return None
 
 
@@ -786,7 +792,7 @@ def _is_refused(error: APIError) -> bool:
 def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
     """Tell whether to send the request again.
 
-    All that make nothing by the SDK's rule.  A create only if no batch can have come of it, because the server
+    One that makes nothing: by the SDK's rule.  A create: only if no batch can have come of it, because the server
     said so, or because its body had not gone out whole when it failed, whichever exception came.
     """
     should = error.headers.get("x-should-retry")
@@ -794,7 +800,9 @@ def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
         return should == "true" or (should != "false" and error._is_transient)
     if should == "false" or not error._is_transient:
         return False
-    return error.status_code == 429 or error._is_api_form if _is_refused(error) else not body.is_sent
+    if _is_refused(error):
+        return error.status_code == 429 or error._is_api_form
+    return not body.is_sent
 
 
 def _jsonable(value: Any) -> Any:
@@ -864,7 +872,6 @@ class _Body:
         self.count, self.size, self.is_sent, self.started = 0, 0, False, _Stopwatch()
         with _room():
             self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
-        self.close = self._file.close
 
     def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
         """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
@@ -911,6 +918,10 @@ class _Body:
             yield block
         self.is_sent = True
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
+            self._file.close()
+
 
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -953,9 +964,9 @@ def _checked_base_url(url: Any) -> str:
 
 
 def _checked_timeout(seconds: float | None) -> float | None:
-    if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 1e9):
+    if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):  # poll() has 31 bits of ms
         return seconds
-    raise InvalidRequestsError(f"timeout must be None or more than 0 seconds, not {seconds!r}")
+    raise InvalidRequestsError(f"timeout must be None, or more than 0 and less than 2e6 seconds, not {seconds!r}")
 
 
 def _lower(headers: Headers | None) -> dict[str, str | None]:
@@ -965,11 +976,11 @@ def _lower(headers: Headers | None) -> dict[str, str | None]:
 class Anthropic:
     """A client of the API; one may serve several threads.
 
-    ``api_key``, else ANTHROPIC_API_KEY, or ``auth_token``, else ANTHROPIC_AUTH_TOKEN: either goes out as
-    ``Authorization: Bearer``; an empty variable is an unset one.
+    ``api_key`` or ``auth_token``, not both; without either ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN.  All go out
+    as ``Authorization: Bearer``; an empty variable is an unset one.
     ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes to this origin and nowhere
     else; no redirect is followed, and a results_url elsewhere is read through base_url.
-    ``timeout``: seconds for one read or write, more than 0, or None; connecting takes at most 10 in any case.
+    ``timeout``: seconds for one read or write, more than 0, or None; each step of connecting takes at most 10.
     ``max_retries``: how often a request is repeated, 0 or more; a create only if no batch can have come of it.
     ``default_headers``, ``default_query``: of every request; the headers win over those of ANTHROPIC_CUSTOM_HEADERS
     (lines of ``Name: value``).  None leaves a header out; Authorization or x-api-key here is a credential, too.
@@ -1060,7 +1071,8 @@ class Anthropic:
         merged: dict[str, str | None] = {"authorization": f"Bearer {credential}"} if credential else {}
         for layer in layers:
             merged.update(_lower(layer))
-        if merged.get("authorization", "") == "" and not merged.get("x-api-key"):  # None: the caller wants none sent
+        # missing or empty; None would mean that the caller wants none sent
+        if merged.get("authorization", "") == "" and not merged.get("x-api-key"):
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
         headers = {name: str(value) for name, value in merged.items() if value is not None}
         for name, value in headers.items():  # http.client's own error would show the value, and so the key
@@ -1132,7 +1144,8 @@ class Anthropic:
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
         page = self._fetch(Page, "GET", path, query=query, **options)
         rows = page.data or []  # a gateway's empty list may be null
-        if "data" not in page.__dict__ or not all(isinstance(row, dict) for row in rows):
+        is_list = "data" in page.__dict__ and isinstance(rows, list)
+        if not is_list or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
         page.data = [kind._take(row) for row in rows]
         page._link(query, lambda params: self._fetch_page(kind, path, params, **options))
@@ -1207,7 +1220,7 @@ class Batches:
         """Return the error of a create whose answer was lost, with what one look at the list shows."""
         sent_at = candidates = None
         found = "the look for it failed"
-        with contextlib.suppress(APIError):  # the error to tell is the create's
+        with contextlib.suppress(AnthropicError):  # the error to tell is the create's
             sent_at, candidates = self._look(body, options)
             names = ", ".join(str(batch.id) for batch in candidates) or "none, which proves nothing"
             found = f"batches of that size made since then: {names}"
@@ -1223,7 +1236,8 @@ class Batches:
         found: list[MessageBatch] = []
         after_id = None
         while watch.elapsed() < LOOK_SECONDS:
-            page = batches.list(after_id=after_id, limit=100, timeout=LOOK_SECONDS - watch.elapsed(), **options)
+            left = max(LOOK_SECONDS - watch.elapsed(), 0.001)
+            page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
             now = _http_date(page._headers.get("date"))
             if now is None:
                 raise APIResponseValidationError("The list has no Date")
@@ -1298,6 +1312,8 @@ class Batches:
         Raises WaitTimeoutError when the timeout is over, and APIStatusError for an answer that waiting does not mend,
         such as 401, 403, or a 404 that stays.
         """
+        if poll_interval is not None and not (isinstance(poll_interval, (int, float)) and 0 <= poll_interval < 2e6):
+            raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
         watch, batch = _Stopwatch(), None
         end = _checked_timeout(timeout) or float("inf")
         polls = self._polls(message_batch_id, poll_interval, end, **options)
@@ -1354,7 +1370,7 @@ def _at_origin(base_url: str, url: str) -> str:
         path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%" + _PATH_SAFE)
         query = "?" + urllib.parse.quote(parts.query, safe="/%?" + _PATH_SAFE) if parts.query else ""
     except ValueError:
-        raise APIResponseValidationError(f"The batch's results_url is no URL: {url!r}") from None
+        raise APIResponseValidationError("The batch's results_url is no URL") from None
     if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
         path = base.path + path
     return f"{base.scheme}://{base.netloc}{path}{query}"
@@ -1362,6 +1378,8 @@ def _at_origin(base_url: str, url: str) -> str:
 
 class Results:
     """The rows of a batch, an iterator of MessageBatchIndividualResponse; it holds a connection until its end."""
+
+    _error: AnthropicError | None = None  # how the iteration ended
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
@@ -1419,10 +1437,16 @@ class Results:
                 expected=self._expected, received=received) from error
 
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        return self._objects
+        return self
 
     def __next__(self) -> MessageBatchIndividualResponse:
-        return next(self._objects)  # type: ignore[no-any-return]
+        if self._error:  # again, so that short results never look whole
+            raise self._error
+        try:
+            return next(self._objects)  # type: ignore[no-any-return]
+        except AnthropicError as error:
+            self._error = error
+            raise
 
     def close(self) -> None:
         """End the iteration and close the connection."""
@@ -2484,10 +2508,10 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "--output": {"metavar": "FILE", "help": "the file to make, whole or not at all; never over one that exists"},
     "--dry-run": {"action": "store_true", "help": "check REQUESTS and print the plan; needs no key"},
     "--sandbox": {"action": "store_true", "help": "use a stand-in of the API: no key, no network, no cost"},
-    "--settle": {"type": _number(float, 0, 1e9), "default": 300.0, "metavar": "SECONDS",
+    "--settle": {"type": _number(float, 0, 2e6), "default": 300.0, "metavar": "SECONDS",
                  "help": "after a lost answer, how long a batch may still come of it (300)"},
     "--adopt": {"metavar": "ID|none", "help": "the batch of a part in doubt"},
-    "--poll-interval": {"type": _number(float, 0, 1e9), "metavar": "SECONDS", "help": "between two polls"},
+    "--poll-interval": {"type": _number(float, 0, 2e6), "metavar": "SECONDS", "help": "between two polls"},
     "--limit": {"type": _number(int, 1, float("inf")), "default": 20, "metavar": "N", "help": "how many (20)"},
     "--json": {"action": "store_true", "help": "print JSON, one object a line"},
     "--port": {"type": _number(int, 0, 65536), "default": 0, "metavar": "N", "help": "0, the default, is any free one"},

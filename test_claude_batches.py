@@ -1375,6 +1375,14 @@ def test_a_look_that_pages_for_ever_ends(clock):
     assert len(looks) == 30 and all(timeout <= 30 - at for at, timeout in enumerate(looks))
 
 
+@pytest.mark.parametrize("answer", [b'{"data": 5}', b'{"data": true}', b'{"data": [5]}', b'{}', b"[]", b"<html>"])
+def test_whatever_the_look_finds_the_error_is_that_of_the_create(serve, answer):
+    api = FakeApi()
+    api.plans["create"], api.plans["list"] = [Answer()], [reply(body=answer)]
+    error = failure_of(lambda: client_of(serve(api)).messages.batches.create(requests=requests_of(3)))
+    assert type(error) is BatchMayExistError and error.candidates is None
+
+
 @pytest.mark.parametrize("elapsed", [(0, 0), (3600, 3600), (0, 3600), (3600, 0)],
                          ids=["at once", "an hour", "an hour asleep", "an hour, the wall clock set back"])
 def test_candidates_have_the_size_and_were_made_since_the_send(serve, clock, elapsed):
@@ -1678,6 +1686,10 @@ def test_a_disk_that_fills_up_is_an_error_naming_folder_and_tmpdir(monkeypatch, 
                 raise OSError(28, "No space left on device")
             return super().write(block)
 
+        def close(self):  # it flushes
+            super().close()
+            raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda *args, **kwargs: Full())
     client, opener = client_through(lambda request, timeout: Response(body=BATCH))
@@ -1804,6 +1816,11 @@ def test_a_refusal_of_the_download_is_final(serve, status):
     names, error = taken(client_of(server).messages.batches.results("msgbatch_1"))
     assert names == IDS[:2] and type(error) is IncompleteResultsError and (error.expected, error.received) == (7, 2)
     assert error.__cause__.status_code == status and len(server.received) == 1 + 2
+
+    results = client_of(serve(results_api(part(ROWS, ROW_ENDS[1]), refusal(status)))).messages.batches.results("b")
+    for rows in (2, 0):  # taken again, they are still not whole
+        names, again = taken(results)
+        assert len(names) == rows and type(again) is IncompleteResultsError
 
     server = serve(results_api(refusal(status)))
     error = failure_of(lambda: client_of(server).messages.batches.results("msgbatch_1"))  # at the call
@@ -2034,6 +2051,8 @@ def test_the_key_goes_out_as_bearer_and_is_in_no_repr(serve, caplog):
 
 
 ECHOES = {  # answers that repeat the key
+    "escaped": reply(401, b'{"type":"error","error":{"type":"a","message":"%s"}}'
+                     % "".join(f"\\u{ord(letter):04x}" for letter in KEY).encode()),
     "401 in the API's form": refusal(401, message=f"bad key {KEY}"), "500 of a gateway": reply(500, KEY.encode()),
     "redirect": reply(302, b"", {"Location": f"http://elsewhere.test/?key={KEY}"}),
     "request id in the body": reply(400, {"request_id": KEY}), "200 of text": reply(body=f"hello {KEY}".encode()),
@@ -2135,6 +2154,24 @@ def test_a_wait_polls_at_the_interval_that_is_asked_for(clock, outcome, retry_af
     client, _ = polls_of(clock, lambda at: next(outcomes))
     client.messages.batches.wait("msgbatch_1", poll_interval=poll_interval)
     assert clock.sleeps == sleeps
+
+
+@pytest.mark.parametrize("options", [
+    {"poll_interval": float("nan")}, {"poll_interval": -1}, {"poll_interval": 1e12}, {"poll_interval": "5"},
+    {"timeout": 4294968.0}, {"timeout": 0}, {"timeout": float("nan")},
+])
+def test_a_wait_takes_no_seconds_that_no_clock_can_count(options):
+    client, opener = client_through(lambda request, timeout: Response(body=BATCH))
+    assert type(failure_of(lambda: client.messages.batches.wait("b", **options))) is InvalidRequestsError
+    assert not opener.timeouts
+
+
+@pytest.mark.parametrize("date", ["Mon,10 Nov 2026 10.0.0.00 GMT", "Mon, 10-Nov- 10:00:00 GMT", "soon", "inf", "-1"])
+def test_an_odd_date_asks_for_nothing(clock, date):
+    outcomes = iter([(503, {"retry-after": date}), ("in_progress", {"retry-after": date}), ("ended", {})])
+    client, _ = polls_of(clock, lambda at: next(outcomes))
+    client.messages.batches.wait("msgbatch_1")
+    assert clock.sleeps[0] >= 5
 
 
 @pytest.mark.parametrize("outcome", ["in_progress", 500])
