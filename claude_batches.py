@@ -1143,7 +1143,7 @@ class Anthropic:
         query = {name: value for name, value in query.items() if value is not None}
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
         page = self._fetch(Page, "GET", path, query=query, **options)
-        rows = page.data or []  # a gateway's empty list may be null
+        rows: Any = [] if page.data is None else page.data  # a gateway's empty list may be null
         is_list = "data" in page.__dict__ and isinstance(rows, list)
         if not is_list or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
@@ -1821,7 +1821,10 @@ class Job:
                 self._progress.say(str(error))
             except APIError as error:
                 self._tell(error)
-                self._gather(_retry_after(error.headers) or POLL_SECONDS[1])  # what has ended makes room
+                wait = _retry_after(error.headers) or POLL_SECONDS[2 if error.status_code == 429 else 1]
+                watch, collected = _Stopwatch(), self._journal.collected
+                while watch.elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
+                    self._gather(max(0.0, wait - watch.elapsed()))
 
     def _create(self, part: _Part) -> None:
         noted = _http_date(self._batches.list(limit=1)._headers.get("date")) or datetime.now(timezone.utc)

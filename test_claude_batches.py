@@ -1375,7 +1375,7 @@ def test_a_look_that_pages_for_ever_ends(clock):
     assert len(looks) == 30 and all(timeout <= 30 - at for at, timeout in enumerate(looks))
 
 
-@pytest.mark.parametrize("answer", [b'{"data": 5}', b'{"data": true}', b'{"data": [5]}', b'{}', b"[]", b"<html>"])
+@pytest.mark.parametrize("answer", [b'{"data": 0}', b'{"data": true}', b'{"data": [5]}', b'{}', b"[]", b"<html>"])
 def test_whatever_the_look_finds_the_error_is_that_of_the_create(serve, answer):
     api = FakeApi()
     api.plans["create"], api.plans["list"] = [Answer()], [reply(body=answer)]
@@ -4281,6 +4281,19 @@ def test_a_full_queue_is_waited_out_while_ended_parts_are_collected(case):
     job.check()
     job = case(faults={"create": [["status", 429, "rate_limit_error", "", None, [["retry-after-ms", "20"]]]] * 5})
     expect(job.run(), 0)
+    job.check()
+
+
+def test_a_refused_create_is_not_repeated_before_the_server_asks_for_it(case):
+    later = ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "400"]]]
+    job = case(parts=2, faults={"create": [None, later]}, settings={"runs": 1000})
+    process = job.start()
+    job.until(lambda state: state["log"].count("create") >= 2)
+    begin = time.monotonic()
+    state = job.until(lambda state: state["log"].count("create") >= 3)
+    assert time.monotonic() - begin > 0.3 and state["log"].count("retrieve") > 3  # and the others are polled meanwhile
+    job.control(settings={"runs": 0})
+    expect(job.end(process), 0)
     job.check()
 
 
