@@ -66,7 +66,7 @@ from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -1384,7 +1384,7 @@ class Results:
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
         self._response = client._send(call, lambda call, response: response)
-        self._objects = (MessageBatchIndividualResponse._take(row) for _, row in self._rows(set()))
+        self._objects = self._take_rows()
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line and JSON of each row whose custom_id is not in ``seen``, and add it there."""
@@ -1436,17 +1436,21 @@ class Results:
                 f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {error}",
                 expected=self._expected, received=received) from error
 
-    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        return self
-
-    def __next__(self) -> MessageBatchIndividualResponse:
-        if self._error:  # again, so that short results never look whole
-            raise self._error
+    def _take_rows(self) -> Generator[MessageBatchIndividualResponse, None, None]:
         try:
-            return next(self._objects)  # type: ignore[no-any-return]
+            for _, row in self._rows(set()):
+                yield MessageBatchIndividualResponse._take(row)
         except AnthropicError as error:
             self._error = error
             raise
+
+    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
+        if self._error:  # again, so that short results never look whole
+            raise self._error
+        return self._objects  # not self: a generator is faster
+
+    def __next__(self) -> MessageBatchIndividualResponse:
+        return next(iter(self))
 
     def close(self) -> None:
         """End the iteration and close the connection."""
