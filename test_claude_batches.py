@@ -3955,7 +3955,8 @@ def test_going_on_with_changed_requests_another_api_or_another_organization_is_r
 
 
 def test_requests_that_change_during_the_run_never_leave_whole(case):
-    job = case(faults={"create": [None, ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "300"]]]]})
+    later = ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "1000"]]]
+    job = case(faults={"create": [None, later]}, settings={"runs": 1000})  # no ended part makes room meanwhile
     process = job.start()
     job.until(lambda state: state["log"].count("create") == 2)
     with open(job.requests) as file:
@@ -3966,6 +3967,7 @@ def test_requests_that_change_during_the_run_never_leave_whole(case):
     assert len(job.made()) == 1
     with open(job.requests, "w") as file:
         file.write(before)
+    job.control(settings={"runs": 0})
     expect(job.run(), 0)
     job.check()
 
@@ -4285,13 +4287,13 @@ def test_a_full_queue_is_waited_out_while_ended_parts_are_collected(case):
 
 
 def test_a_refused_create_is_not_repeated_before_the_server_asks_for_it(case):
-    later = ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "400"]]]
+    later = ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "1200"]]]
     job = case(parts=2, faults={"create": [None, later]}, settings={"runs": 1000})
     process = job.start()
     job.until(lambda state: state["log"].count("create") >= 2)
     begin = time.monotonic()
     state = job.until(lambda state: state["log"].count("create") >= 3)
-    assert time.monotonic() - begin > 0.3 and state["log"].count("retrieve") > 3  # and the others are polled meanwhile
+    assert time.monotonic() - begin > 0.5 and state["log"].count("retrieve") > 3  # and the others are polled meanwhile
     job.control(settings={"runs": 0})
     expect(job.end(process), 0)
     job.check()
