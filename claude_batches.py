@@ -134,7 +134,7 @@ class APIError(AnthropicError):
     type: str | None = None
     body: object = None
     headers: Mapping[str, str] = {}  # empty if unknown
-    _is_transient = True  # the same request may succeed later: all that the SDK retries, but certificates
+    _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
 
     @property
@@ -145,6 +145,8 @@ class APIError(AnthropicError):
 
 class APIConnectionError(APIError):
     """No answer came, or one that is torn or not the API's."""
+
+    _is_transient = True
 
 
 class APITimeoutError(APIConnectionError):
@@ -208,7 +210,6 @@ _STATUS_ERRORS: dict[int, type[APIStatusError]] = {
 }
 
 # ---- Objects ---------------------------------------------------------------------------------------------------
-
 
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?")
 

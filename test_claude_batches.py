@@ -4209,6 +4209,13 @@ def test_the_same_word_answers_a_new_question(case):
     assert len(job.made()) == 3
 
 
+def test_a_list_that_breaks_the_apis_rules_stops_the_run_and_is_not_waited_for(case):
+    job = case(parts=1, faults={"create": [["make"]], "list": [None, None, None, ["status", 200]]})
+    expect(job.run(), 1, "no list of objects")
+    expect(job.run(), 0, "msgbatch_000 (adopted)")
+    job.check()
+
+
 def test_adopt_takes_no_batch_of_another_size(case):
     job = case(parts=1, faults={"create": [["both", OTHERS]]}, insert=[{"ids": ["x"], "after": -60}])
     expect(job.run(), 1)
