@@ -528,15 +528,11 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     Split at b"\\n" alone: str.splitlines() would split at U+2028, too, which is legal inside a JSON string.
     """
     pieces: list[bytes] = []
-    for block in blocks:
-        for piece in io.BytesIO(block):
-            if not piece.endswith(b"\n"):
-                pieces.append(piece)
-            elif pieces:
-                yield b"".join((*pieces, piece))
-                pieces.clear()
-            else:
-                yield piece
+    for piece in itertools.chain.from_iterable(map(io.BytesIO, blocks)):
+        pieces.append(piece)
+        if piece.endswith(b"\n"):
+            yield b"".join(pieces)
+            pieces.clear()
     if pieces:
         yield b"".join(pieces)
 
