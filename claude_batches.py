@@ -184,30 +184,26 @@ class APIStatusError(APIError):
     api_message: str | None = None
     details: Any = None
     error_code: str | None = None
+    _by_status: dict[int, type[APIStatusError]] = {}
+
+    def __init_subclass__(cls, status: int = 0) -> None:  # 0: a class of the caller's own
+        cls._by_status[status] = cls
 
 
-class BadRequestError(APIStatusError): """400: the request breaks a rule."""
-class AuthenticationError(APIStatusError): """401: the key is missing or wrong."""
-class PaymentRequiredError(APIStatusError): """402: a matter of billing."""
-class PermissionDeniedError(APIStatusError): """403: the key may not do this."""
-class NotFoundError(APIStatusError): """404: no such batch, model or path, or not yet."""
-class RequestTimeoutError(APIStatusError): """408: the server gave up waiting for the request."""
-class ConflictError(APIStatusError): """409: something else is changing the same thing."""
-class ContentTooLargeError(APIStatusError): """413: the body is too large."""
-class UnprocessableEntityError(APIStatusError): """422: understood, and refused."""
-class RateLimitError(APIStatusError): """429: too many calls, a full queue, or a spend limit."""
-class InternalServerError(APIStatusError): """500 and above: the server failed."""
-class ServiceUnavailableError(InternalServerError): """503: not now."""
-class GatewayTimeoutError(InternalServerError): """504: something behind the gateway took too long."""
-class OverloadedError(InternalServerError): """529: the API has too much to do."""
-
-
-_STATUS_ERRORS: dict[int, type[APIStatusError]] = {
-    400: BadRequestError, 401: AuthenticationError, 402: PaymentRequiredError, 403: PermissionDeniedError,
-    404: NotFoundError, 408: RequestTimeoutError, 409: ConflictError, 413: ContentTooLargeError,
-    422: UnprocessableEntityError, 429: RateLimitError, 503: ServiceUnavailableError, 504: GatewayTimeoutError,
-    529: OverloadedError,
-}
+class BadRequestError(APIStatusError, status=400): """The request breaks a rule."""
+class AuthenticationError(APIStatusError, status=401): """The key is missing or wrong."""
+class PaymentRequiredError(APIStatusError, status=402): """A matter of billing."""
+class PermissionDeniedError(APIStatusError, status=403): """The key may not do this."""
+class NotFoundError(APIStatusError, status=404): """No such batch, model or path, or not yet."""
+class RequestTimeoutError(APIStatusError, status=408): """The server gave up waiting for the request."""
+class ConflictError(APIStatusError, status=409): """Something else is changing the same thing."""
+class ContentTooLargeError(APIStatusError, status=413): """The body is too large."""
+class UnprocessableEntityError(APIStatusError, status=422): """Understood, and refused."""
+class RateLimitError(APIStatusError, status=429): """Too many calls, a full queue, or a spend limit."""
+class InternalServerError(APIStatusError, status=500): """500 and above: the server failed."""
+class ServiceUnavailableError(InternalServerError, status=503): """Not now."""
+class GatewayTimeoutError(InternalServerError, status=504): """Something behind the gateway took too long."""
+class OverloadedError(InternalServerError, status=529): """The API has too much to do."""
 
 # ---- Objects ---------------------------------------------------------------------------------------------------
 
@@ -703,7 +699,7 @@ def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: byt
     if 300 <= status < 400:
         words = f"a redirect to {headers.get('location', 'nowhere')}, not followed because the key stays with base_url"
     default = InternalServerError if status >= 500 else APIStatusError
-    return _STATUS_ERRORS.get(status, default)(
+    return APIStatusError._by_status.get(status, default)(
         f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({call})",
         status_code=status, headers=headers, body=body, request_id=request_id, type=kind, api_message=message,
         details=details, error_code=details.get("error_code") if isinstance(details, dict) else None,

@@ -1427,7 +1427,7 @@ def test_a_refused_create_is_raised_as_itself_and_not_sent_again(serve, answer):
     api = FakeApi(create=[answer])
     server = serve(api)
     error = failure_of(lambda: client_of(server).messages.batches.create(requests=requests_of(1)))
-    assert type(error) is claude_batches._STATUS_ERRORS.get(status, APIStatusError)
+    assert type(error) is APIStatusError._by_status.get(status, APIStatusError)
     assert error.status_code == status and error.request_id == "req_1"
     assert len(server.received) == 1  # neither a second create nor a look
     assert status >= 400 or "http://elsewhere.test/x" in str(error)
