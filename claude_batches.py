@@ -222,17 +222,6 @@ def _parse_time(text: Any) -> datetime | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Return a copy of a value as JSON has it: objects as dicts, times as text."""
-    if isinstance(value, _Object):
-        value = value.__dict__
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
 # what makes a field's value, by the word in its annotation; each _Object adds itself
 _KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
 
@@ -296,10 +285,10 @@ class _Object:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the object's JSON, times as text."""
-        return dict(_plain(self))
+        return dict(json.loads(json.dumps(self, default=_jsonable)))
 
     def __eq__(self, other: object) -> bool:
-        return _plain(self) == _plain(other) if type(self) is type(other) else NotImplemented
+        return self.to_dict() == other.to_dict() if type(self) is type(other) else NotImplemented
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
@@ -800,9 +789,9 @@ def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
 
 def _jsonable(value: Any) -> Any:
     """Return what the SDK sends for a value that json does not know."""
-    if isinstance(value, (_Object, datetime)):
-        return _plain(value)
-    if isinstance(value, date):
+    if isinstance(value, _Object):
+        return value.__dict__
+    if isinstance(value, date):  # or a datetime
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
@@ -2074,13 +2063,13 @@ class _SandboxBatch:
         ended, counts = self.is_ended(), dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         for custom_id, _, refusal in self.requests:
             counts[self.outcome(custom_id, refusal) if ended else "processing"] += 1
-        return dict(_plain({
+        return {
             "id": self.id, "type": "message_batch", "request_counts": counts,
             "processing_status": "ended" if ended else "canceling" if self.cancel_initiated_at else "in_progress",
             "created_at": self.created_at, "expires_at": self.created_at + timedelta(hours=24),
             "ended_at": self.ends if ended else None, "cancel_initiated_at": self.cancel_initiated_at,
             "archived_at": None, "results_url": f"{self.url}{_BATCHES}/{self.id}/results" if ended else None,
-        }))
+        }
 
     def rows(self) -> Iterator[bytes]:
         for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):  # the API promises no order
