@@ -55,7 +55,6 @@ import ssl
 import sys
 import tempfile
 import time
-import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -226,25 +225,20 @@ def _parse_time(text: Any) -> datetime | None:
 _KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
 
 
-class _Field:
-    """A field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first read."""
+def _field(name: str, kind: Callable[[Any], Any]) -> property:
+    """Return a field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first."""
 
-    def __init__(self, name: str, kind: Callable[[Any], Any]) -> None:
-        self._name, self._kind = name, kind
-
-    def __get__(self, obj: Any, owner: object = None) -> Any:
-        value = obj.__dict__.get(self._name) if obj is not None else None
-        if self._kind is _parse_time:
+    def read(obj: Any) -> Any:
+        value = obj.__dict__.get(name)
+        if kind is _parse_time:
             return value if isinstance(value, datetime) else _parse_time(value)
         if type(value) is dict:
-            value = obj.__dict__[self._name] = self._kind(value)
-        elif type(value) is list and any(type(item) is dict for item in value):
-            value = [self._kind(item) if type(item) is dict else item for item in value]
-            obj.__dict__[self._name] = value
+            value = obj.__dict__[name] = kind(value)
+        elif type(value) is list:
+            value[:] = [kind(item) if type(item) is dict else item for item in value]
         return value
 
-    def __set__(self, obj: Any, value: Any) -> None:
-        obj.__dict__[self._name] = value
+    return property(read, lambda obj, value: obj.__dict__.update({name: value}))
 
 
 class _Object:
@@ -261,10 +255,10 @@ class _Object:
         for declared in fields(dataclass(init=False, eq=False, repr=False)(cls)):  # type: ignore[arg-type]
             words = re.findall(r"\w+", str(declared.type))
             kind = next((_KINDS[word] for word in words if word in _KINDS), None)
-            setattr(cls, declared.name, kind and _Field(declared.name, kind))
+            setattr(cls, declared.name, kind and _field(declared.name, kind))
         for name in dir(cls):
             method = getattr(cls, name)
-            if isinstance(method, types.FunctionType) and not name.startswith("_"):  # no __dict__ hides a property
+            if callable(method) and not name.startswith("_"):  # no __dict__ hides a property
                 setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
     def __init__(self, **fields: Any) -> None:
