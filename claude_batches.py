@@ -293,11 +293,7 @@ class OpenObject(_Object):
 
     @classmethod
     def _take(cls, fields: Any, headers: Mapping[str, str] | None = None) -> Any:
-        if isinstance(fields, list):
-            return [cls._take(item) for item in fields]
-        if not isinstance(fields, dict):
-            return fields
-        return super()._take({name: cls._take(value) for name, value in fields.items()}, headers)
+        return json.loads(json.dumps(fields, default=_jsonable), object_hook=super()._take)  # inner ones first
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
