@@ -446,21 +446,18 @@ class Page(_Object):
     has_more: bool | None
     first_id: str | None
     last_id: str | None
-    __slots__ = ("_params", "_fetch", "_cursors")
+    __slots__ = ("_queries", "_fetch")  # the queries of the pages so far, this one's last
 
     def __init__(self, data: list[Any], has_more: bool | None = None, first_id: str | None = None,
                  last_id: str | None = None, *, params: Mapping[str, Any] | None = None,
                  fetch: Callable[[dict[str, Any]], Page] | None = None) -> None:
         super().__init__(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
-        self._link(params or {}, fetch)
-
-    def _link(self, params: Mapping[str, Any], fetch: Any) -> None:
-        self._params, self._fetch = dict(params), fetch
-        self._cursors: list[object] = []
+        self._queries, self._fetch = [dict(params or {})], fetch
 
     def next_page_info(self) -> PageInfo | None:
         """Return where the next page is, in the direction that was asked for; None without a cursor."""
-        name, cursor = ("before_id", self.first_id) if self._params.get("before_id") else ("after_id", self.last_id)
+        goes_back = self._queries[-1].get("before_id")
+        name, cursor = ("before_id", self.first_id) if goes_back else ("after_id", self.last_id)
         return PageInfo({name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
@@ -476,12 +473,11 @@ class Page(_Object):
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
             raise RuntimeError("No next page: ask has_next_page() before get_next_page()")
-        (name, cursor), = info.params.items()
-        seen = [*self._cursors, self._params.get(name)]
-        if cursor in seen:
-            raise APIResponseValidationError(f"The list goes in circles: {name}={cursor} came before")
-        page: Page = self._fetch({**self._params, name: cursor})
-        page._cursors = seen
+        query = {**self._queries[-1], **info.params}
+        if query in self._queries:
+            raise APIResponseValidationError(f"The list goes in circles: {info.params} came before")
+        page: Page = self._fetch(query)
+        page._queries = [*self._queries, query]
         return page
 
     def iter_pages(self) -> Iterator[Page]:
@@ -1120,7 +1116,7 @@ class Anthropic:
         if not is_list or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
         page.data = [kind._take(row) for row in rows]
-        page._link(query, lambda params: self._fetch_page(kind, path, params, **options))
+        page._queries, page._fetch = [query], lambda query: self._fetch_page(kind, path, query, **options)
         return page
 
 # ---- Resources -------------------------------------------------------------------------------------------------
