@@ -135,11 +135,7 @@ class APIError(AnthropicError):
     headers: Mapping[str, str] = {}  # empty if unknown
     _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
-
-    @property
-    def message(self) -> str:
-        """What str() gives."""
-        return str(self)
+    message = property(str, doc="What str() gives.")
 
 
 class APIConnectionError(APIError):
@@ -166,9 +162,9 @@ class APIResponseValidationError(APIError):
 class BatchMayExistError(APIError):
     """The whole body of a create went out and its answer was lost: the batch may exist, and be billed.
 
-    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates`` are the batches
-    made since then that have that size, or tell none; None if the look failed.  An empty list proves nothing: a body
-    that something on the way holds back makes its batch later.  The cause is chained.
+    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of
+    that size, or of none told, made since then; None if the look failed.  An empty list proves nothing: a body that
+    something on the way holds back makes its batch later.  The cause is chained.
     """
 
     request_count: int = 0
@@ -206,14 +202,12 @@ class OverloadedError(InternalServerError, status=529): """The API has too much 
 
 # ---- Objects ---------------------------------------------------------------------------------------------------
 
+# datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction
 _RFC_3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?")
 
 
 def _parse_time(text: Any) -> datetime | None:
-    """Return an aware datetime, UTC where the text names no zone; None if it is no time.
-
-    datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction.
-    """
+    """Return an aware datetime, UTC where the text names no zone; None if it is no time."""
     try:
         day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
         return datetime.fromisoformat(f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}")
@@ -436,10 +430,8 @@ class PageInfo:
 class Page(_Object):
     """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
 
-    Args:
-        data, has_more, first_id, last_id: the API's fields.
-        params: the query parameters that gave this page.
-        fetch: returns the Page for other parameters.
+    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the query parameters that gave
+    this page; ``fetch`` returns the Page for other ones.
     """
 
     data: list[Any]
@@ -465,11 +457,7 @@ class Page(_Object):
         return self.has_more is not False and bool(self.data) and self.next_page_info() is not None
 
     def get_next_page(self) -> Page:
-        """Fetch the next page.
-
-        Raises RuntimeError on the last page, APIResponseValidationError where a cursor comes again, and what the
-        request raises.
-        """
+        """Fetch the next page; raises RuntimeError on the last one, APIResponseValidationError for a cursor again."""
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
             raise RuntimeError("No next page: ask has_next_page() before get_next_page()")
@@ -494,11 +482,8 @@ class Page(_Object):
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their newlines, at a cost linear in their length.
-
-    Split at b"\\n" alone: str.splitlines() would split at U+2028, too, which is legal inside a JSON string.
-    """
-    pieces: list[bytes] = []
+    """Yield lines with their newlines, at a cost linear in their length."""
+    pieces: list[bytes] = []  # not of str.splitlines(), which splits at U+2028, too: legal inside a JSON string
     for piece in itertools.chain.from_iterable(map(io.BytesIO, blocks)):
         pieces.append(piece)
         if piece.endswith(b"\n"):
@@ -511,11 +496,8 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
     """Yield the JSON of each line; blank lines, CRLF and a missing last newline are forgiven.
 
-    Args:
-        blocks: bytes, cut anywhere: the blocks of a download, or a file opened in binary mode.
-    Raises:
-        APIResponseValidationError: a line, named with its number from 1, is not JSON.
-    Source: https://jsonlines.org
+    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
+    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.  Source: https://jsonlines.org
     """
     for number, line in enumerate(_lines(blocks), 1):
         if not line.isspace():
