@@ -236,16 +236,15 @@ def _field(name: str, kind: Callable[[Any], Any]) -> property:
 
 
 class _Object:
-    """A dataclass that takes over the decoded dict of its JSON as its __dict__: nothing is copied.
+    """A dataclass of its fields, or one that takes over the dict of its JSON as its __dict__: nothing is copied.
 
     A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
     """
 
     __slots__ = ("__dict__", "_headers")
-    _headers: Mapping[str, str]
 
     def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls._take
+        _KINDS[cls.__name__] = cls
         for declared in fields(dataclass(init=False, eq=False, repr=False)(cls)):  # type: ignore[arg-type]
             words = re.findall(r"\w+", str(declared.type))
             kind = next((_KINDS[word] for word in words if word in _KINDS), None)
@@ -255,21 +254,13 @@ class _Object:
             if callable(method) and not name.startswith("_"):  # no __dict__ hides a property
                 setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
-
-    @classmethod
-    def _take(cls, fields: dict[str, Any], headers: Mapping[str, str] | None = None) -> Any:
-        self = object.__new__(cls)
-        self.__dict__ = fields
-        if headers is not None:
-            self._headers = headers
-        return self
+    def __init__(self, taken: dict[str, Any] | None = None, headers: Mapping[str, str] = {}, /, **fields: Any) -> None:
+        self.__dict__, self._headers = taken or fields, headers
 
     @property
     def _request_id(self) -> str | None:
         """The request id of the answer that this object is; None inside one."""
-        return getattr(self, "_headers", {}).get("request-id")
+        return self._headers.get("request-id")
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of the object's JSON, times as text."""
@@ -285,14 +276,13 @@ class _Object:
 class OpenObject(_Object):
     """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
 
-    @classmethod
-    def _take(cls, fields: Any, headers: Mapping[str, str] | None = None) -> Any:
-        return json.loads(json.dumps(fields, default=_jsonable), object_hook=super()._take)  # inner ones first
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         return None
+
+
+_KINDS["OpenObject"] = lambda fields: json.loads(json.dumps(fields, default=_jsonable), object_hook=OpenObject)
 
 
 class MessageBatchRequestCounts(_Object):
@@ -440,10 +430,9 @@ class Page(_Object):
     last_id: str | None
     __slots__ = ("_queries", "_fetch")  # the queries of the pages so far, this one's last
 
-    def __init__(self, data: list[Any], has_more: bool | None = None, first_id: str | None = None,
-                 last_id: str | None = None, *, params: Mapping[str, Any] | None = None,
-                 fetch: Callable[[dict[str, Any]], Page] | None = None) -> None:
-        super().__init__(data=data, has_more=has_more, first_id=first_id, last_id=last_id)
+    def __init__(self, *taken: Any, params: Mapping[str, Any] | None = None,
+                 fetch: Callable[[dict[str, Any]], Page] | None = None, **fields: Any) -> None:
+        super().__init__(*taken, **fields)
         self._queries, self._fetch = [dict(params or {})], fetch
 
     def next_page_info(self) -> PageInfo | None:
@@ -1083,10 +1072,10 @@ class Anthropic:
         logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", call.failures, call, seconds, error)
         time.sleep(seconds)
 
-    def _fetch(self, kind: type[T], method: str, path: str, **options: Any) -> T:
+    def _fetch(self, kind: Callable[..., T], method: str, path: str, **options: Any) -> T:
         """Send a request and return the answer as an object of the class ``kind``."""
         call = self._prepare(method, path, **options)
-        return kind._take(*self._send(call, _read_json))  # type: ignore[attr-defined, no-any-return]
+        return kind(*self._send(call, _read_json))
 
     def _fetch_page(self, kind: Any, path: str, query: dict[str, Any], **options: Any) -> Page:
         """Return a page of objects of the class ``kind``."""
@@ -1097,7 +1086,7 @@ class Anthropic:
         is_list = "data" in page.__dict__ and isinstance(rows, list)
         if not is_list or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
-        page.data = [kind._take(row) for row in rows]
+        page.data = [kind(row) for row in rows]
         page._queries, page._fetch = [query], lambda query: self._fetch_page(kind, path, query, **options)
         return page
 
@@ -1389,7 +1378,7 @@ class Results:
     def _take_rows(self) -> Generator[MessageBatchIndividualResponse, None, None]:
         try:
             for _, row in self._rows(set()):
-                yield MessageBatchIndividualResponse._take(row)
+                yield MessageBatchIndividualResponse(row)
         except AnthropicError as error:
             self._error = error
             raise
@@ -1966,7 +1955,7 @@ class Job:
         errors: dict[str, int] = {}
         failed, tokens_in, tokens_out = set(), 0, 0
         with open(path, "rb") as rows:
-            for row in map(MessageBatchIndividualResponse._take, iter_json_lines(rows)):
+            for row in map(MessageBatchIndividualResponse, iter_json_lines(rows)):
                 result = row.result if isinstance(row.result, MessageBatchResult) else MessageBatchResult()
                 outcomes[str(result.type)] = outcomes.get(str(result.type), 0) + 1
                 if result.type != "succeeded":

@@ -667,12 +667,13 @@ def test_a_cursor_that_repeats_ends_with_an_error(cursors, options):
 
 
 def test_a_page_is_usable_alone():
-    alone, asked = Page([1, 2]), []
+    alone, asked = Page(data=[1, 2]), []
     assert (list(alone), alone.has_next_page(), alone.next_page_info()) == ([1, 2], False, None)
     with pytest.raises(RuntimeError):
         alone.get_next_page()
     for params, wanted in (({"limit": 1}, {"limit": 1, "after_id": "b"}), ({"before_id": "c"}, {"before_id": "a"})):
-        first = Page([1], None, "a", "b", params=params, fetch=lambda params: asked.append(params) or Page([2]))
+        first = Page(data=[1], first_id="a", last_id="b", params=params,
+                     fetch=lambda params: asked.append(params) or Page(data=[2]))
         assert (list(first), asked[-1]) == ([1, 2], wanted)
 
 
@@ -4450,7 +4451,7 @@ def test_an_odd_row_ends_no_job(monkeypatch, result):
 
 def test_counts_that_are_null_are_no_traceback(capsys):
     batch = {"id": "b", "processing_status": "in_progress", "request_counts": {"processing": 1, "errored": None}}
-    claude_batches._Progress().batches([claude_batches.MessageBatch._take(batch, {})])
+    claude_batches._Progress().batches([claude_batches.MessageBatch(batch, {})])
     assert capsys.readouterr().err == "in_progress: 1 processing\n"
 
 
