@@ -246,9 +246,8 @@ class _Object:
     def __init_subclass__(cls) -> None:
         _KINDS[cls.__name__] = cls
         for declared in fields(dataclass(init=False, eq=False, repr=False)(cls)):  # type: ignore[arg-type]
-            words = re.findall(r"\w+", str(declared.type))
-            kind = next((_KINDS[word] for word in words if word in _KINDS), None)
-            setattr(cls, declared.name, kind and _field(declared.name, kind))
+            kinds = [_KINDS[word] for word in re.findall(r"\w+", str(declared.type)) if word in _KINDS]
+            setattr(cls, declared.name, _field(declared.name, kinds[0]) if kinds else None)
         for name in dir(cls):
             method = getattr(cls, name)
             if callable(method) and not name.startswith("_"):  # no __dict__ hides a property
