@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 __version__ = "1.0.0"
 __all__ = """
-    Anthropic Messages Batches Models Results Page PageInfo iter_json_lines Request MessageCreateParamsNonStreaming
+    Anthropic Messages Batches Models Results Page iter_json_lines Request MessageCreateParamsNonStreaming
     MessageBatch MessageBatchRequestCounts DeletedMessageBatch MessageBatchIndividualResponse MessageBatchResult
     ErrorResponse Message ContentBlock Usage MessageTokensCount ModelInfo OpenObject
     AnthropicError InvalidRequestsError WaitTimeoutError APIError APIConnectionError APITimeoutError
@@ -409,13 +409,6 @@ Request = MessageCreateParamsNonStreaming = dict
 # ---- Pages and JSON Lines --------------------------------------------------------------------------------------
 
 
-@dataclass
-class PageInfo:
-    """Where the next page is: the query parameters that it differs by."""
-
-    params: dict[str, str]
-
-
 class Page(_Object):
     """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
 
@@ -434,11 +427,11 @@ class Page(_Object):
         super().__init__(*taken, **fields)
         self._queries, self._fetch = [dict(params or {})], fetch
 
-    def next_page_info(self) -> PageInfo | None:
-        """Return where the next page is, in the direction that was asked for; None without a cursor."""
+    def next_page_info(self) -> OpenObject | None:
+        """Return an object whose ``params`` lead on, in the direction that was asked for; None without a cursor."""
         goes_back = self._queries[-1].get("before_id")
         name, cursor = ("before_id", self.first_id) if goes_back else ("after_id", self.last_id)
-        return PageInfo({name: cursor}) if cursor else None
+        return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
         """Tell whether to go on: not after ``has_more: false``, an empty page, or one without a cursor."""
