@@ -490,14 +490,10 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
 # ---- Client ----------------------------------------------------------------------------------------------------
 
 
-class _Stopwatch:
-    """Counts seconds so that a laptop's sleep counts: the monotonic clock may stand still meanwhile."""
-
-    def __init__(self) -> None:
-        self._monotonic, self._wall = time.monotonic(), time.time()
-
-    def elapsed(self) -> float:
-        return max(time.monotonic() - self._monotonic, time.time() - self._wall)
+def _stopwatch() -> Callable[[], float]:
+    """Return what tells the seconds since now.  A laptop's sleep counts: the monotonic clock may stand still then."""
+    monotonic, wall = time.monotonic(), time.time()
+    return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -800,7 +796,7 @@ class _Body:
 
     def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
         self._before_last_block = before_last_block
-        self.count, self.size, self.is_sent, self.started = 0, 0, False, _Stopwatch()
+        self.count, self.size, self.is_sent, self.elapsed = 0, 0, False, _stopwatch()
         with _room():
             self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
 
@@ -835,7 +831,7 @@ class _Body:
             self._file.write(block)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.is_sent, self.started, left = False, _Stopwatch(), self.size
+        self.is_sent, self.elapsed, left = False, _stopwatch(), self.size
         with _room():
             self._file.seek(0)
         while left > 0:
@@ -1162,17 +1158,17 @@ class Batches:
 
     def _look(self, body: _Body, options: Mapping[str, Any]) -> tuple[datetime, list[MessageBatch]]:
         """Return when the body was sent, by the server's clock, and the batches of its size made since."""
-        watch, batches = _Stopwatch(), self._client.with_options(max_retries=0).messages.batches
+        elapsed, batches = _stopwatch(), self._client.with_options(max_retries=0).messages.batches
         options = {name: options[name] for name in ("extra_headers", "workspace_id") if name in options}
         found: list[MessageBatch] = []
         after_id = None
-        while watch.elapsed() < LOOK_SECONDS:
-            left = max(LOOK_SECONDS - watch.elapsed(), 0.001)
+        while elapsed() < LOOK_SECONDS:
+            left = max(LOOK_SECONDS - elapsed(), 0.001)
             page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
             now = _http_date(page._headers.get("date"))
             if now is None:
                 raise APIResponseValidationError("The list has no Date")
-            sent_at = now - timedelta(seconds=body.started.elapsed())
+            sent_at = now - timedelta(seconds=body.elapsed())
             for batch in page.data:
                 if batch.created_at and batch.created_at < sent_at - CLOCK_SLACK:
                     return sent_at, found
@@ -1245,10 +1241,10 @@ class Batches:
         """
         if poll_interval is not None and not (isinstance(poll_interval, (int, float)) and 0 <= poll_interval < 2e6):
             raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
-        watch, batch = _Stopwatch(), None
+        elapsed, batch = _stopwatch(), None
         end = _checked_timeout(timeout) or float("inf")
         polls = self._polls(message_batch_id, poll_interval, end, **options)
-        while watch.elapsed() < end:
+        while elapsed() < end:
             outcome, delay = next(polls)
             if isinstance(outcome, MessageBatch):
                 batch = outcome
@@ -1256,7 +1252,7 @@ class Batches:
                     on_poll(batch)
                 if batch.processing_status == "ended":
                     return batch
-            time.sleep(max(0.0, min(delay, end - watch.elapsed())))
+            time.sleep(max(0.0, min(delay, end - elapsed())))
         raise WaitTimeoutError(f"Batch {message_batch_id} has not ended within {end:g} s; it goes on", batch=batch)
 
     def _polls(self, batch_id: str, interval: float | None, end: float = float("inf"),
@@ -1266,16 +1262,16 @@ class Batches:
         No read goes past ``end`` seconds.  Raises the other failures.
         """
         batches = self._client.with_options(max_retries=0).messages.batches
-        watch, known = _Stopwatch(), _Stopwatch()  # since the start, and the last success
+        elapsed, unknown = _stopwatch(), _stopwatch()  # since the start, and the last success
         least, grown, longest = POLL_SECONDS
         outcome: Any
         while True:
-            timeout = min(longest, end - watch.elapsed(), self._client.timeout or longest)
+            timeout = min(longest, end - elapsed(), self._client.timeout or longest)
             try:
                 outcome = batches.retrieve(batch_id, timeout=max(timeout, 0.001), **options)
-                known, headers = _Stopwatch(), outcome._headers
+                unknown, headers = _stopwatch(), outcome._headers
             except APIError as error:
-                is_fresh = isinstance(error, NotFoundError) and known.elapsed() < NOT_FOUND_SECONDS
+                is_fresh = isinstance(error, NotFoundError) and unknown() < NOT_FOUND_SECONDS
                 if not is_fresh and not error._is_transient:
                     raise
                 outcome, headers = error, error.headers
@@ -1757,17 +1753,17 @@ class Job:
             except APIError as error:
                 self._tell(error)
                 wait = _retry_after(error.headers) or POLL_SECONDS[2 if error.status_code == 429 else 1]
-                watch, collected = _Stopwatch(), self._journal.collected
-                while watch.elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
-                    self._gather(max(0.0, wait - watch.elapsed()))
+                elapsed, collected = _stopwatch(), self._journal.collected
+                while elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
+                    self._gather(max(0.0, wait - elapsed()))
 
     def _create(self, part: _Part) -> None:
         noted = _http_date(self._batches.list(limit=1)._headers.get("date")) or datetime.now(timezone.utc)
-        part.noted_at, part.state, watch = noted.isoformat(), "sending", _Stopwatch()
+        part.noted_at, part.state, elapsed = noted.isoformat(), "sending", _stopwatch()
         self._save()
 
         def closing(state: str = "closing") -> None:
-            part.closing_at, part.state = (noted + timedelta(seconds=watch.elapsed())).isoformat(), state
+            part.closing_at, part.state = (noted + timedelta(seconds=elapsed())).isoformat(), state
             self._save()
 
         try:
