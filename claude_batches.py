@@ -557,18 +557,11 @@ class _Transport(urllib.request.AbstractHTTPHandler):
             self._director = director
         return self._director.open(request, timeout=timeout)
 
-    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        request = self.do_request_(request)
-        request.unredirected_hdrs.pop("Content-type", None)  # urllib's own, where the caller wants none
-        return request
-
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_Connection, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_TLSConnection, request, context=self._context)
-
-    https_request = http_request
 
 
 @dataclass
