@@ -499,8 +499,6 @@ def _stopwatch() -> Callable[[], float]:
 class _Connection(http.client.HTTPConnection):
     """A connection that has its own timeout for connecting, and hears a refusal that comes during the upload."""
 
-    _broken: OSError | None = None
-
     def connect(self) -> None:
         timeout = self.timeout
         self.timeout = CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
@@ -511,21 +509,16 @@ class _Connection(http.client.HTTPConnection):
         self.connect()  # else a failure to connect would look like one to send
         try:
             super().request(*args, **kwargs)
-        except OSError as error:  # the server may have refused, 401 or 413, and closed: see getresponse
-            self._broken = error
-            with contextlib.suppress(OSError):
+        except OSError as error:  # the server may have refused, 401 or 413, and closed
+            try:
                 self.sock.settimeout(ANSWER_TIMEOUT)
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        try:
-            return super().getresponse()
-        except (OSError, http.client.HTTPException):
-            if self._broken is None:
-                raise
-            if isinstance(self._broken, socket.timeout):
-                raise self._broken from None
-            words = "the server closed during the upload; a wrong key or too large a body may be why"
-            raise ConnectionAbortedError(f"{words} ({self._broken})") from self._broken
+                answer = self.getresponse()
+            except (OSError, http.client.HTTPException):
+                if isinstance(error, socket.timeout):
+                    raise error from None
+                words = "the server closed during the upload; a wrong key or too large a body may be why"
+                raise ConnectionAbortedError(f"{words} ({error})") from error
+            self.getresponse = lambda: answer  # type: ignore[method-assign]
 
 
 class _TLSConnection(_Connection, http.client.HTTPSConnection):
