@@ -631,29 +631,19 @@ def _headers_of(response: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
-def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Undo gzip, at most BLOCK bytes at a time.  Raises EOFError where it ends before its own end."""
-    member = zlib.decompressobj(31)
-    for block in blocks:
-        while block:
-            if member.eof:
-                member = zlib.decompressobj(31)
-            yield member.decompress(block, BLOCK)
-            block = member.unused_data if member.eof else member.unconsumed_tail
-    if not member.eof:
-        raise EOFError("gzip ended early")
-
-
 def _blocks(call: _Call, response: Any) -> Iterator[bytes]:
     """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
 
     Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
     """
-    read = getattr(response, "read1", response.read)
-    blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
+    source = response
     try:
-        is_gzip = _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
-        yield from _gunzip(blocks) if is_gzip else blocks
+        if _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip"):
+            import gzip
+
+            source = gzip.GzipFile(fileobj=response, mode="rb")
+        read = getattr(source, "read1", source.read)
+        yield from iter(lambda: read(BLOCK), b"")
         if getattr(response, "length", None):
             raise http.client.IncompleteRead(b"", response.length)
     except _TRANSPORT_ERRORS as error:
