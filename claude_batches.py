@@ -602,15 +602,13 @@ def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
 
 def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
     """Return the error that an answer calls for."""
-    text = raw.decode("utf-8", "replace").strip()
-    with contextlib.suppress(ValueError, RecursionError):  # without escapes, which would hide a key
-        text = json.dumps(json.loads(text), ensure_ascii=False)
-    text = _masked(call, text)
     headers = {name: _masked(call, value) for name, value in headers.items()}
+    text = raw.decode("utf-8", "replace").strip()
     try:
+        text = _masked(call, json.dumps(json.loads(text), ensure_ascii=False))  # no escapes, which would hide a key
         body = json.loads(text)
     except (ValueError, RecursionError):
-        body = text
+        text = body = _masked(call, text)
     form = body if isinstance(body, dict) else {}
     error = form["error"] if isinstance(form.get("error"), dict) else {}
     kind, message, details = (error.get(name) for name in ("type", "message", "details"))
