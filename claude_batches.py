@@ -691,19 +691,16 @@ def _is_refused(error: APIError) -> bool:
 
 
 def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
-    """Tell whether to send the request again.
+    """Tell whether to send the request again: one that makes nothing by the SDK's rule.
 
-    One that makes nothing: by the SDK's rule.  A create: only if no batch can have come of it, because the server
-    said so, or because its body had not gone out whole when it failed, whichever exception came.
+    A create only if no batch can have come of it, because the API said so, or because its body had not gone out whole
+    when it failed, whichever exception came.
     """
     should = error.headers.get("x-should-retry")
+    may = error._is_transient and should != "false"
     if not isinstance(body, _Body):
-        return should == "true" or (should != "false" and error._is_transient)
-    if should == "false" or not error._is_transient:
-        return False
-    if _is_refused(error):
-        return error.status_code == 429 or error._is_api_form
-    return not body.is_sent
+        return may or should == "true"
+    return may and (error._is_api_form or error.status_code == 429 if _is_refused(error) else not body.is_sent)
 
 
 def _jsonable(value: Any) -> Any:
