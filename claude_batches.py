@@ -724,9 +724,7 @@ def _encode_json(value: Any) -> bytes:
     """Return compact UTF-8 JSON.  Raises InvalidRequestsError with the reason where there is none."""
     try:
         return _encoder.encode(value).encode()
-    except UnicodeEncodeError:
-        raise InvalidRequestsError("it holds half of a surrogate pair, which the API refuses") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair, too, which the API refuses
         raise InvalidRequestsError(f"it is not JSON: {error}") from None
 
 
