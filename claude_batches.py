@@ -999,8 +999,6 @@ class Anthropic:
         for name, value in call.headers.items():
             # an opener of the caller's must not take the key along on a redirect
             (request.add_unredirected_header if name in _SECRET_HEADERS else request.add_header)(name, value)
-        if call.failures:
-            request.add_header("x-stainless-retry-count", str(call.failures))
         try:
             response = self._opener.open(request, timeout=call.timeout)
         except urllib.error.HTTPError as error:  # ours raises none, an opener of the caller's may
@@ -1026,6 +1024,7 @@ class Anthropic:
         if call.failures > self.max_retries or not _may_repeat(error, call.body):
             raise error
         seconds = _retry_after(error.headers) or _backoff(call.failures)
+        call.headers["x-stainless-retry-count"] = str(call.failures)
         logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", call.failures, call, seconds, error)
         time.sleep(seconds)
 
