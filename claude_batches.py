@@ -766,8 +766,7 @@ class _Body:
     def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
         self._before_last_block = before_last_block
         self.count, self.size, self.is_sent, self.elapsed = 0, 0, False, _stopwatch()
-        with _room():
-            self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
 
     def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
         """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
@@ -800,18 +799,13 @@ class _Body:
             self._file.write(block)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.is_sent, self.elapsed, left = False, _stopwatch(), self.size
+        self.is_sent, self.elapsed = False, _stopwatch()
         with _room():
             self._file.seek(0)
-        while left > 0:
-            if left <= BLOCK and self._before_last_block:
-                self._before_last_block()
-            with _room():
-                block = self._file.read(BLOCK)
-            if not block:
-                raise AnthropicError("The temporary file of the requests was cut by someone; no batch was made")
-            left -= len(block)
-            yield block
+            for left in range(self.size, 0, -BLOCK):
+                if left <= BLOCK and self._before_last_block:
+                    self._before_last_block()
+                yield self._file.read(BLOCK)
         self.is_sent = True
 
     def close(self) -> None:
