@@ -65,7 +65,7 @@ from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -1273,7 +1273,7 @@ class Results:
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
         self._response = client._send(call, lambda call, response: response)
-        self._objects = self._take_rows()
+        self._objects = (MessageBatchIndividualResponse(row) for _, row in self._rows(set()))
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line and JSON of each row whose custom_id is not in ``seen``, and add it there."""
@@ -1295,8 +1295,10 @@ class Results:
                         return
                     raise APIConnectionError(f"The results ended early ({self._call})")
                 except APIConnectionError as error:
-                    lost = error
-                self._reopen(lost, len(seen))
+                    self._reopen(error, len(seen))
+        except AnthropicError as error:
+            self._error = error
+            raise
         finally:
             self._response.close()
 
@@ -1324,14 +1326,6 @@ class Results:
             raise IncompleteResultsError(
                 f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {error}",
                 expected=self._expected, received=received) from error
-
-    def _take_rows(self) -> Generator[MessageBatchIndividualResponse, None, None]:
-        try:
-            for _, row in self._rows(set()):
-                yield MessageBatchIndividualResponse(row)
-        except AnthropicError as error:
-            self._error = error
-            raise
 
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
         if self._error:  # again, so that short results never look whole
