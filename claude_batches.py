@@ -1256,13 +1256,12 @@ def _at_origin(base_url: str, url: str) -> str:
     """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
     try:
         base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
-        path = urllib.parse.quote("/" + parts.path.lstrip("/"), safe="/%" + _PATH_SAFE)
-        query = "?" + urllib.parse.quote(parts.query, safe="/%?" + _PATH_SAFE) if parts.query else ""
+        path = urllib.parse.quote(f"/{parts.path.lstrip('/')}?{parts.query}".rstrip("?"), safe="/%?" + _PATH_SAFE)
     except ValueError:
         raise APIResponseValidationError("The batch's results_url is no URL") from None
     if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
         path = base.path + path
-    return f"{base.scheme}://{base.netloc}{path}{query}"
+    return f"{base.scheme}://{base.netloc}{path}"
 
 
 class Results:
