@@ -1124,22 +1124,17 @@ class Batches:
         options = {name: options[name] for name in ("extra_headers", "workspace_id") if name in options}
         found: list[MessageBatch] = []
         after_id = None
-        while elapsed() < LOOK_SECONDS:
-            left = max(LOOK_SECONDS - elapsed(), 0.001)
-            page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
+        while True:  # until no time is left, of which the list makes an error
+            page = batches.list(after_id=after_id, limit=100, timeout=LOOK_SECONDS - elapsed(), **options)
             now = _http_date(page._headers.get("date"))
             if now is None:
                 raise APIResponseValidationError("The list has no Date")
             sent_at = now - timedelta(seconds=body.elapsed())
-            for batch in page.data:
-                if batch.created_at and batch.created_at < sent_at - CLOCK_SLACK:
-                    return sent_at, found
-                if _size(batch) in (body.count, None):
-                    found.append(batch)
-            if not page.has_next_page():
+            since = [batch for batch in page.data if (batch.created_at or sent_at) >= sent_at - CLOCK_SLACK]
+            found += [batch for batch in since if _size(batch) in (body.count, None)]
+            if len(since) < len(page.data) or not page.has_next_page():
                 return sent_at, found
             after_id = page.last_id
-        raise APITimeoutError("The look took too long")
 
     def retrieve(self, message_batch_id: str, **options: Any) -> MessageBatch:
         """Return a batch as it is now.
