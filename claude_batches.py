@@ -930,30 +930,28 @@ class Anthropic:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _prepare(self, method: str, path: str, *, query: Mapping[str, Any] | None = None,
-                 headers: Headers | None = None, body: Mapping[str, Any] | _Body | None = None,
+    def _prepare(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None,
                  extra_headers: Headers | None = None, extra_query: Mapping[str, Any] | None = None,
                  extra_body: Mapping[str, Any] | None = None, timeout: float | None = _CLIENTS_OWN,
-                 workspace_id: str | None = None) -> _Call:
+                 workspace_id: str | None = None, user_profile_id: str | None = None) -> _Call:
         """Return the call of a request to a path below base_url, or a URL.  Raises before anything is sent."""
         own = {"accept": "application/json", "user-agent": USER_AGENT, "anthropic-version": API_VERSION}
-        given = {"anthropic-workspace-id": workspace_id, **(headers or {})}
-        data: bytes | _Body | None = body if isinstance(body, _Body) else None
         if method != "GET":
             own["content-type"] = "application/json"
         if isinstance(body, _Body):
             own["content-length"] = str(body.size)
         elif method != "GET" and (body or extra_body):
-            data = _encode_json({**(body or {}), **(extra_body or {})})
-        given = {name: value for name, value in given.items() if value is not None}
-        merged = self._merge_headers(own, self.default_headers, given, extra_headers)
+            body = _encode_json({**(body or {}), **(extra_body or {})})
+        ids = {"anthropic-workspace-id": workspace_id, "anthropic-user-profile-id": user_profile_id}
+        given = {name: value for name, value in ids.items() if value is not None}
+        headers = self._merge_headers(own, self.default_headers, given, extra_headers)
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
         pairs = [pair for name, value in params.items() for pair in _query_pairs(name, value)]
         if pairs:
             url += ("&" if "?" in url else "?") + urllib.parse.urlencode(
                 pairs, quote_via=urllib.parse.quote, errors="surrogatepass")
-        return _Call(method, url, merged, data, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
+        return _Call(method, url, headers, body, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
 
     def _merge_headers(self, *layers: Headers | None) -> dict[str, str]:
         """Return the headers of all layers, the later ones winning.  Raises where one cannot be sent."""
@@ -1044,7 +1042,7 @@ class Anthropic:
 
 _BATCHES = "/v1/messages/batches"
 _FINAL = (AuthenticationError, PermissionDeniedError, NotFoundError)  # what no retry of a download mends
-_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout", "workspace_id")
+_OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout", "workspace_id", "user_profile_id")
 
 
 def _batch_path(batch_id: str) -> str:
@@ -1057,16 +1055,14 @@ class Messages:
     def __init__(self, client: Anthropic) -> None:
         self._client, self.batches = client, Batches(client)
 
-    def count_tokens(self, *, model: str, messages: Iterable[Any], user_profile_id: str | None = None,
-                     **more: Any) -> MessageTokensCount:
+    def count_tokens(self, *, model: str, messages: Iterable[Any], **more: Any) -> MessageTokensCount:
         """Count the tokens of a message's input, free of charge.
 
         ``more``: of system, tools, tool_choice, thinking, cache_control, output_config and speed what the message has
-        (the API refuses any other, max_tokens too); and the options of every method.
+        (the API refuses any other, max_tokens too); and the options of every method, and user_profile_id.
         Source: API reference, Count tokens in a Message.
         """
         options = {name: more.pop(name) for name in _OPTIONS if name in more}
-        options["headers"] = {"anthropic-user-profile-id": user_profile_id}
         body = {"messages": messages, "model": model, **more}
         return self._client._fetch(MessageTokensCount, "POST", "/v1/messages/count_tokens", body=body, **options)
 
@@ -1089,7 +1085,7 @@ class Batches:
         another APIError where no batch was made; and what the iterable raises, unchanged.
         Source: API reference, Create a Message Batch.
         """
-        return self._create(requests, headers={"anthropic-user-profile-id": user_profile_id}, **options)
+        return self._create(requests, user_profile_id=user_profile_id, **options)
 
     def _create(self, requests: Iterable[Any], before_last_block: Callable[[], None] | None = None,
                 extra_body: Mapping[str, Any] | None = None, **options: Any) -> MessageBatch:
@@ -1181,9 +1177,10 @@ class Batches:
         if not isinstance(batch.results_url, str) or not batch.results_url:
             status = "ended, and archived" if batch.archived_at else batch.processing_status
             raise AnthropicError(f"No results_url for batch {message_batch_id}: its status is {status}")
-        headers = {"accept": "application/binary", "accept-encoding": "gzip"}
-        url = _at_origin(self._client.base_url, batch.results_url)
-        return Results(self._client, self._client._prepare("GET", url, headers=headers, **options), batch)
+        own = {"accept": "application/binary", "accept-encoding": "gzip"}
+        options["extra_headers"] = {**own, **_lower(options.get("extra_headers"))}
+        call = self._client._prepare("GET", _at_origin(self._client.base_url, batch.results_url), **options)
+        return Results(self._client, call, batch)
 
     def wait(self, message_batch_id: str, *, poll_interval: float | None = None, timeout: float | None = None,
              on_poll: Callable[[MessageBatch], object] | None = None, **options: Any) -> MessageBatch:
