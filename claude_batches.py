@@ -906,9 +906,6 @@ class Anthropic:
         self._opener = opener or _Transport(self.base_url, ssl_context)
         self.messages, self.models = Messages(self), Models(self)
 
-    def __repr__(self) -> str:
-        return f"Anthropic(base_url={self.base_url!r})"
-
     def with_options(self, **changes: Any) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor; headers and query are added."""
         options = {name: getattr(self, name) for name in ("base_url", "timeout", "max_retries", "ssl_context")}
