@@ -652,13 +652,11 @@ def _read_json(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, st
     """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
     with contextlib.closing(response):
         raw = b"".join(_blocks(call, response))
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         fields = json.loads(raw)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({call})")
-    return fields, _headers_of(response)
+        if isinstance(fields, dict):
+            return fields, _headers_of(response)
+    raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({call})")
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -1294,15 +1292,14 @@ class Results:
         try:
             text = line.decode().strip()
             row, end = _decoder.raw_decode(text)  # decode() would search for white space twice
-            row = row if end == len(text) else None
+            if end == len(text) and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
+                return row
         except (ValueError, RecursionError):
-            row = None
-            if not line.endswith(b"\n"):
-                raise APIConnectionError(f"The results ended inside a row ({self._call})") from None
-        if not isinstance(row, dict) or not isinstance(row.get("custom_id"), str):
-            words = f"a row of {len(line)} bytes, after {received} good ones, is not JSON with a custom_id"
-            raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
-        return row
+            pass
+        if not line.endswith(b"\n"):
+            raise APIConnectionError(f"The results ended inside a row ({self._call})")
+        words = f"a row of {len(line)} bytes, after {received} good ones, is not JSON with a custom_id"
+        raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
 
     def _reopen(self, lost: APIError, received: int) -> None:
         """Open the results again.  Raises IncompleteResultsError where that does not help."""
