@@ -1192,9 +1192,7 @@ class Batches:
             raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
         elapsed, batch = _stopwatch(), None
         end = _checked_timeout(timeout) or float("inf")
-        polls = self._polls(message_batch_id, poll_interval, end, **options)
-        while elapsed() < end:
-            outcome, delay = next(polls)
+        for outcome, delay in self._polls(message_batch_id, poll_interval, end, **options):
             if isinstance(outcome, MessageBatch):
                 batch = outcome
                 if on_poll:
@@ -1208,13 +1206,13 @@ class Batches:
                **options: Any) -> Iterator[tuple[MessageBatch | APIError, float]]:
         """Yield what each poll gives, a batch or a failure to wait through, and the seconds until the next one.
 
-        No read goes past ``end`` seconds.  Raises the other failures.
+        Nothing goes past ``end`` seconds.  Raises the other failures.
         """
         batches = self._client.with_options(max_retries=0).messages.batches
         elapsed, unknown = _stopwatch(), _stopwatch()  # since the start, and the last success
         least, grown, longest = POLL_SECONDS
         outcome: Any
-        while True:
+        while elapsed() < end:
             timeout = min(longest, end - elapsed(), self._client.timeout or longest)
             try:
                 outcome = batches.retrieve(batch_id, timeout=max(timeout, 0.001), **options)
