@@ -864,8 +864,7 @@ def _lower(headers: Headers | None) -> dict[str, str | None]:
 class Anthropic:
     """A client of the API; one may serve several threads.
 
-    ``api_key`` or ``auth_token``, not both; without either ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN.  All go out
-    as ``Authorization: Bearer``; an empty variable is an unset one.
+    ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN: sent as ``Authorization: Bearer``.
     ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes to this origin and nowhere
     else; no redirect is followed, and a results_url elsewhere is read through base_url.
     ``timeout``: seconds for one read or write, more than 0, or None; each step of connecting takes at most 10.
@@ -1063,7 +1062,11 @@ class Messages:
 
 
 class Batches:
-    """``client.messages.batches``: the Message Batches API."""
+    """``client.messages.batches``: the Message Batches API.  Source: API reference, a page a method.
+
+    What takes an id raises ValueError for an empty one and NotFoundError where there is no such batch, which for a
+    second or two after its create may be wrong.
+    """
 
     def __init__(self, client: Anthropic) -> None:
         self._client = client
@@ -1078,7 +1081,6 @@ class Batches:
         Raises InvalidRequestsError for a request that breaks a rule, named with its index and custom_id;
         BatchMayExistError where the answer was lost after the whole body went out: look before you create again;
         another APIError where no batch was made; and what the iterable raises, unchanged.
-        Source: API reference, Create a Message Batch.
         """
         return self._create(requests, user_profile_id=user_profile_id, **options)
 
@@ -1128,11 +1130,7 @@ class Batches:
             after_id = page.last_id
 
     def retrieve(self, message_batch_id: str, **options: Any) -> MessageBatch:
-        """Return a batch as it is now.
-
-        Raises NotFoundError where there is none of this id, which for a second or two after its create may be wrong;
-        ValueError for an empty id.  Source: API reference, Retrieve a Message Batch.
-        """
+        """Return a batch as it is now."""
         return self._client._fetch(MessageBatch, "GET", _batch_path(message_batch_id), **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
@@ -1140,32 +1138,24 @@ class Batches:
         """List the batches of the workspace, newest first; return the first Page, which iterates over all of them.
 
         ``limit``: batches a page, 1 to 1000, by the API's default 20; ``after_id``: begin after this batch;
-        ``before_id``: before it, and go on towards the newer ones.  Source: API reference, List Message Batches.
+        ``before_id``: before it, and go on towards the newer ones.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit}
         return self._client._fetch_page(MessageBatch, _BATCHES, query, **options)
 
     def cancel(self, message_batch_id: str, **options: Any) -> MessageBatch:
-        """End a running batch early: it is ``canceling``, then ``ended``; what was under way may still succeed.
-
-        Raises as retrieve.  Source: API reference, Cancel a Message Batch.
-        """
+        """End a running batch early: it is ``canceling``, then ``ended``; what was under way may still succeed."""
         return self._client._fetch(MessageBatch, "POST", _batch_path(message_batch_id) + "/cancel", **options)
 
     def delete(self, message_batch_id: str, **options: Any) -> DeletedMessageBatch:
-        """Delete an ended batch and its results; for a running one the API answers 400 (cancel it first).
-
-        Raises as retrieve.  Source: API reference, Delete a Message Batch.
-        """
+        """Delete an ended batch and its results; for a running one the API answers 400 (cancel it first)."""
         return self._client._fetch(DeletedMessageBatch, "DELETE", _batch_path(message_batch_id), **options)
 
     def results(self, message_batch_id: str, **options: Any) -> Results:
         """Download the results of an ended batch, row by row; a lost connection is opened again.
 
-        Raises AnthropicError, at the call, if the batch has no results (yet); while iterating,
-        IncompleteResultsError if rows stay missing after max_retries without a new one, and
-        APIResponseValidationError for a row that is not JSON or has no custom_id.
-        Source: API reference, Retrieve Message Batch results.
+        Raises AnthropicError, at the call, if the batch has no results (yet); then IncompleteResultsError if rows stay
+        missing after max_retries without a new one, APIResponseValidationError for a row that is none.
         """
         kept = {name: options[name] for name in ("timeout", "workspace_id") if name in options}
         batch = self.retrieve(message_batch_id, **kept)
@@ -1182,11 +1172,9 @@ class Batches:
         """Poll until the batch has ended, and return it; through lost connections, 429, 5xx, and 404 for 30 s.
 
         ``poll_interval``: seconds between polls; else what the API asks for, kept within 1 to 60; else 5, growing to
-        60.  ``timeout``: seconds for the whole wait, more than 0; None: as long as it takes.  ``on_poll`` is called
-        with each MessageBatch that came.
+        60.  ``timeout``: seconds for the whole wait, more than 0, or None.  ``on_poll`` gets each batch that came.
 
-        Raises WaitTimeoutError when the timeout is over, and APIStatusError for an answer that waiting does not mend,
-        such as 401, 403, or a 404 that stays.
+        Raises WaitTimeoutError, and APIStatusError for what waiting does not mend: 401, 403, a 404 that stays.
         """
         if poll_interval is not None and not (isinstance(poll_interval, (int, float)) and 0 <= poll_interval < 2e6):
             raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
@@ -1331,16 +1319,13 @@ class Results:
 
 
 class Models:
-    """``client.models``: the Models API."""
+    """``client.models``: the Models API.  Source: API reference, Models."""
 
     def __init__(self, client: Anthropic) -> None:
         self._client = client
 
     def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
-        """Return a model by its id, or by an alias.
-
-        Raises NotFoundError where there is none, ValueError for an empty id.  Source: API reference, Get a Model.
-        """
+        """Return a model by its id or an alias.  Raises NotFoundError if there is none, ValueError for an empty id."""
         return self._client._fetch(ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options)
 
     def list(self, *, after_id: str | None = None, before_id: str | None = None, limit: int | None = None,
@@ -1348,7 +1333,7 @@ class Models:
         """List the models, newest first; return the first Page, which iterates over all of them.
 
         after_id, before_id, limit: as for batches.  ``lifecycle``: of ``active``, ``deprecated`` and ``retired`` those
-        to list; by default all but the retired.  Source: API reference, List Models.
+        to list; by default all but the retired.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit, "lifecycle": lifecycle}
         return self._client._fetch_page(ModelInfo, "/v1/models", query, **options)
