@@ -557,6 +557,15 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         return self.do_open(_TLSConnection, request, context=self._context)
 
 
+# OSError from sockets, TLS and urllib; ValueError from http.client for a chunk's size that is no number;
+# EOFError and zlib.error where gzip is cut or none
+_TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error)
+
+
+def _headers_of(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
 @dataclass
 class _Call:
     """One request, ready to be sent as often as it takes."""
@@ -571,92 +580,78 @@ class _Call:
     def __str__(self) -> str:  # for messages: a query may hold a gateway's key
         return f"{self.method} {self.url.partition('?')[0]}"
 
+    def masked(self, text: str) -> str:
+        """Return a text of the other side's without the key that it may repeat."""
+        for secret in (self.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
+            text = text.replace(secret, "***") if len(secret) > 7 else text  # a shorter one is none, but may be a word
+        return text
 
-# OSError from sockets, TLS and urllib; ValueError from http.client for a chunk's size that is no number;
-# EOFError and zlib.error where gzip is cut or none
-_TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error)
+    def connection_error(self, error: Exception) -> APIConnectionError:
+        link: BaseException | None = error
+        for _ in range(8):  # http.client's exceptions quote a status line, or a chunk's size, that is none
+            if link:
+                link.args = tuple(self.masked(arg) if isinstance(arg, str) else arg for arg in link.args)
+                link = link.__cause__ or link.__context__
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, socket.timeout):
+            return APITimeoutError(f"Request timed out ({self})")
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            advice = "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
+            words = f"The certificate is not trusted: {reason.verify_message} ({self}); {advice}"
+            return APIConnectionError(words, _is_transient=False)
+        return APIConnectionError(f"Connection error: {str(reason) or type(reason).__name__} ({self})")
 
+    def status_error(self, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
+        """Return the error that an answer calls for."""
+        headers = {name: self.masked(value) for name, value in headers.items()}
+        text = raw.decode("utf-8", "replace").strip()
+        try:
+            text = self.masked(json.dumps(json.loads(text), ensure_ascii=False))  # no escapes, which would hide a key
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            text = body = self.masked(text)
+        form = body if isinstance(body, dict) else {}
+        error = form["error"] if isinstance(form.get("error"), dict) else {}
+        kind, message, details = (error.get(name) for name in ("type", "message", "details"))
+        request_id = headers.get("request-id") or form.get("request_id")
+        words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
+        if 300 <= status < 400:
+            words = f"a redirect to {headers.get('location', 'nowhere')}, not followed: the key stays with base_url"
+        default = InternalServerError if status >= 500 else APIStatusError
+        return APIStatusError._by_status.get(status, default)(
+            f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({self})",
+            status_code=status, headers=headers, body=body, request_id=request_id, type=kind, api_message=message,
+            details=details, error_code=details.get("error_code") if isinstance(details, dict) else None,
+            _is_transient=status in (408, 409, 429) or status >= 500,
+            _is_api_form=form.get("type") == "error" and isinstance(kind, str))
 
-def _masked(call: _Call, text: str) -> str:
-    """Return a text of the other side's without the key that it may repeat."""
-    for secret in (call.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
-        text = text.replace(secret, "***") if len(secret) > 7 else text  # a shorter one is none, but may be a word
-    return text
+    def blocks(self, response: Any) -> Iterator[bytes]:
+        """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
 
+        Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
+        """
+        source = response
+        try:
+            if _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip"):
+                import gzip
 
-def _connection_error(call: _Call, error: Exception) -> APIConnectionError:
-    link: BaseException | None = error
-    for _ in range(8):  # http.client's exceptions quote a status line, or a chunk's size, that is none
-        if link:
-            link.args = tuple(_masked(call, arg) if isinstance(arg, str) else arg for arg in link.args)
-            link = link.__cause__ or link.__context__
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, socket.timeout):
-        return APITimeoutError(f"Request timed out ({call})")
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        advice = "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
-        words = f"The certificate is not trusted: {reason.verify_message} ({call}); {advice}"
-        return APIConnectionError(words, _is_transient=False)
-    return APIConnectionError(f"Connection error: {str(reason) or type(reason).__name__} ({call})")
+                source = gzip.GzipFile(fileobj=response, mode="rb")
+            read = getattr(source, "read1", source.read)
+            yield from iter(lambda: read(BLOCK), b"")
+            if getattr(response, "length", None):
+                raise http.client.IncompleteRead(b"", response.length)
+        except _TRANSPORT_ERRORS as error:
+            raise self.connection_error(error) from error
 
-
-def _status_error(call: _Call, status: int, headers: Mapping[str, str], raw: bytes) -> APIStatusError:
-    """Return the error that an answer calls for."""
-    headers = {name: _masked(call, value) for name, value in headers.items()}
-    text = raw.decode("utf-8", "replace").strip()
-    try:
-        text = _masked(call, json.dumps(json.loads(text), ensure_ascii=False))  # no escapes, which would hide a key
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        text = body = _masked(call, text)
-    form = body if isinstance(body, dict) else {}
-    error = form["error"] if isinstance(form.get("error"), dict) else {}
-    kind, message, details = (error.get(name) for name in ("type", "message", "details"))
-    request_id = headers.get("request-id") or form.get("request_id")
-    words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
-    if 300 <= status < 400:
-        words = f"a redirect to {headers.get('location', 'nowhere')}, not followed because the key stays with base_url"
-    default = InternalServerError if status >= 500 else APIStatusError
-    return APIStatusError._by_status.get(status, default)(
-        f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({call})",
-        status_code=status, headers=headers, body=body, request_id=request_id, type=kind, api_message=message,
-        details=details, error_code=details.get("error_code") if isinstance(details, dict) else None,
-        _is_transient=status in (408, 409, 429) or status >= 500,
-        _is_api_form=form.get("type") == "error" and isinstance(kind, str))
-
-
-def _headers_of(response: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
-
-
-def _blocks(call: _Call, response: Any) -> Iterator[bytes]:
-    """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
-
-    Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
-    """
-    source = response
-    try:
-        if _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip"):
-            import gzip
-
-            source = gzip.GzipFile(fileobj=response, mode="rb")
-        read = getattr(source, "read1", source.read)
-        yield from iter(lambda: read(BLOCK), b"")
-        if getattr(response, "length", None):
-            raise http.client.IncompleteRead(b"", response.length)
-    except _TRANSPORT_ERRORS as error:
-        raise _connection_error(call, error) from error
-
-
-def _read_json(call: _Call, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
-    with contextlib.closing(response):
-        raw = b"".join(_blocks(call, response))
-    with contextlib.suppress(ValueError, RecursionError):
-        fields = json.loads(raw)
-        if isinstance(fields, dict):
-            return fields, _headers_of(response)
-    raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({call})")
+    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
+        with contextlib.closing(response):
+            raw = b"".join(self.blocks(response))
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(raw)
+            if isinstance(fields, dict):
+                return fields, _headers_of(response)
+        raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({self})")
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -964,11 +959,11 @@ class Anthropic:
             headers[name] = value.encode().decode("latin-1")  # UTF-8 on the wire, as from the SDK
         return headers
 
-    def _send(self, call: _Call, read: Callable[[_Call, Any], T], final: tuple[type[APIError], ...] = ()) -> T:
+    def _send(self, call: _Call, read: Callable[[Any], T], final: tuple[type[APIError], ...] = ()) -> T:
         """Return what ``read`` makes of the answer, after as many retries as it takes and may take."""
         while True:
             try:
-                return read(call, self._open(call))
+                return read(self._open(call))
             except APIError as error:
                 if isinstance(error, final):
                     raise
@@ -990,17 +985,17 @@ class Anthropic:
         except urllib.error.HTTPError as error:  # ours raises none, an opener of the caller's may
             response = error
         except _TRANSPORT_ERRORS as error:
-            raise _connection_error(call, error) from error
+            raise call.connection_error(error) from error
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
             return response
         raw = b""
         with contextlib.closing(response), contextlib.suppress(APIConnectionError):  # torn: the status says enough
-            for block in _blocks(call, response):
+            for block in call.blocks(response):
                 raw += block
                 if len(raw) > BLOCK:
                     break
-        raise _status_error(call, status, _headers_of(response), raw)
+        raise call.status_error(status, _headers_of(response), raw)
 
     def _pause(self, call: _Call, error: APIError) -> None:
         """Sleep before the next try, for as long as the answer asks, and log why.  Raises where there is none."""
@@ -1017,7 +1012,7 @@ class Anthropic:
     def _fetch(self, kind: Callable[..., T], method: str, path: str, **options: Any) -> T:
         """Send a request and return the answer as an object of the class ``kind``."""
         call = self._prepare(method, path, **options)
-        return kind(*self._send(call, _read_json))
+        return kind(*self._send(call, call.read_json))
 
     def _fetch_page(self, kind: Any, path: str, query: dict[str, Any], **options: Any) -> Page:
         """Return a page of objects of the class ``kind``."""
@@ -1244,7 +1239,7 @@ class Results:
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
-        self._response = client._send(call, lambda call, response: response)
+        self._response = client._send(call, lambda response: response)
         self._objects = (MessageBatchIndividualResponse(row) for _, row in self._rows(set()))
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -1252,7 +1247,7 @@ class Results:
         try:
             while True:
                 try:
-                    for line in _lines(_blocks(self._call, self._response)):
+                    for line in _lines(self._call.blocks(self._response)):
                         if line.isspace():
                             continue
                         row = self._decode(line, len(seen))
@@ -1292,7 +1287,7 @@ class Results:
         self._response.close()
         try:
             self._client._pause(self._call, lost)
-            self._response = self._client._send(self._call, lambda call, response: response, _FINAL)
+            self._response = self._client._send(self._call, lambda response: response, _FINAL)
         except APIError as error:
             raise IncompleteResultsError(
                 f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {error}",
