@@ -135,6 +135,7 @@ class APIError(AnthropicError):
     headers: Mapping[str, str] = {}  # empty if unknown
     _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
+    _is_refused = False  # the API, or a gateway before it, said that it made no batch
     message = property(str, doc="What str() gives.")
 
 
@@ -617,13 +618,14 @@ class _Call:
         words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
         if 300 <= status < 400:
             words = f"a redirect to {headers.get('location', 'nowhere')}, not followed: the key stays with base_url"
+        is_api_form = form.get("type") == "error" and isinstance(kind, str)
         default = InternalServerError if status >= 500 else APIStatusError
         return APIStatusError._by_status.get(status, default)(
             f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({self})",
             status_code=status, headers=headers, body=body, request_id=request_id, type=kind, api_message=message,
             details=details, error_code=details.get("error_code") if isinstance(details, dict) else None,
-            _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=form.get("type") == "error" and isinstance(kind, str))
+            _is_transient=status in (408, 409, 429) or status >= 500, _is_api_form=is_api_form,
+            _is_refused=300 <= status < 500 or (is_api_form and status in (503, 529)))
 
     def blocks(self, response: Any) -> Iterator[bytes]:
         """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
@@ -677,12 +679,6 @@ def _backoff(failures: int) -> float:
     return min(0.5 * 2.0 ** min(failures - 1, 10), 8.0) * (1 - 0.25 * random.random())
 
 
-def _is_refused(error: APIError) -> bool:
-    """Tell whether the API, or a gateway before it, said that it made no batch."""
-    status = error.status_code or 0
-    return 300 <= status < 500 or (status in (503, 529) and error._is_api_form)
-
-
 def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
     """Tell whether to send the request again: one that makes nothing by the SDK's rule.
 
@@ -693,7 +689,7 @@ def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
     may = error._is_transient and should != "false"
     if not isinstance(body, _Body):
         return may or should == "true"
-    return may and (error._is_api_form or error.status_code == 429 if _is_refused(error) else not body.is_sent)
+    return may and (error._is_api_form or error.status_code == 429 if error._is_refused else not body.is_sent)
 
 
 def _jsonable(value: Any) -> Any:
@@ -1089,7 +1085,7 @@ class Batches:
                     raise APIConnectionError("The answer is no batch: it has no id")
                 return batch
             except APIError as error:
-                if _is_refused(error) or not body.is_sent:
+                if error._is_refused or not body.is_sent:
                     raise
                 raise self._may_exist(error, body, options) from error
 
