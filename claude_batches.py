@@ -55,6 +55,7 @@ import ssl
 import sys
 import tempfile
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -632,13 +633,13 @@ class _Call:
 
         Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
         """
-        source = response
+        read = getattr(response, "read1", response.read)
         try:
             if _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip"):
                 import gzip
 
-                source = gzip.GzipFile(fileobj=response, mode="rb")
-            read = getattr(source, "read1", source.read)
+                # of read1, too: read() would lose what came before a cut
+                read = gzip.GzipFile(fileobj=types.SimpleNamespace(read=read), mode="rb").read1
             yield from iter(lambda: read(BLOCK), b"")
             if getattr(response, "length", None):
                 raise http.client.IncompleteRead(b"", response.length)

@@ -43,6 +43,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import urllib.response
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
@@ -1792,11 +1793,19 @@ def test_a_download_outlives_any_torn_answer_in_its_middle(serve):
         assert (what, *taken(client_of(server).messages.batches.results("msgbatch_1"))) == (what, IDS, None)
 
 
-def test_a_new_row_resets_the_count_of_retries(serve):
-    cuts = [part(ROWS, ROW_ENDS[row]) for row in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)]
-    server = serve(results_api(*cuts, reply(body=ROWS)))
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+@pytest.mark.parametrize("is_gzip", [False, True], ids=["plain", "gzip"])
+def test_a_new_row_resets_the_count_of_retries(serve, framing, is_gzip):
+    payload, ends, packer = ROWS, ROW_ENDS, zlib.compressobj(wbits=31)
+    if is_gzip:
+        pieces = [packer.compress(row) + packer.flush(zlib.Z_SYNC_FLUSH) for row in ROWS.splitlines(keepends=True)]
+        payload, ends = b"".join([*pieces, packer.flush()]), list(itertools.accumulate(map(len, pieces)))
+    headers = {"Content-Encoding": "gzip"} if is_gzip else {}
+    cuts = [part(payload, ends[row], framing, "fin", headers) for row in (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)]
+    whole = reply(body=payload, headers=headers)
+    server = serve(results_api(*cuts, whole))
     assert taken(client_of(server, max_retries=2).messages.batches.results("msgbatch_1")) == (IDS, None)
-    server = serve(results_api(*cuts, reply(body=ROWS)))
+    server = serve(results_api(*cuts, whole))
     names, error = taken(client_of(server, max_retries=1).messages.batches.results("msgbatch_1"))
     assert names == IDS[:1] and type(error) is IncompleteResultsError
     assert len(server.received) == 1 + 2
