@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import hashlib
 import http.client
 import io
 import itertools
@@ -60,6 +61,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime, timedelta, timezone
@@ -1362,10 +1364,11 @@ def _read_requests(lines: Iterable[bytes], path: str, first: int = 1,
     for number, line in enumerate(lines, first):
         if digest:
             digest.update(line)
-        if line.replace(b"\xef\xbb\xbf", b"").strip():
+        line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
+        if line.strip():
             request = None
             try:
-                request = json.loads(line.decode("utf-8-sig"))
+                request = json.loads(line.decode())
                 size = len(_encode_request(request, seen))
             except (ValueError, RecursionError) as error:
                 words: object = error
@@ -1399,13 +1402,11 @@ class _Part:
     digest: str = ""
     requests: int = 0
     bytes: int = 14  # of the body: {"requests":[]} and a comma with each request but the first
-    state: str = "planned"  # then sending, closing (the last block goes out), in doubt or created, collected
+    state: str = "planned"  # then sending, closing (the last block goes out: in doubt from here on), created, collected
     noted_at: str = ""  # server time before sending
-    closing_at: str = ""  # server time of closing; of a part in doubt, until when its answer was waited for
+    waited_until: str = ""  # server time, at the latest, up to which the answer to closing is, or was, waited for
     batch_id: str | None = None
     is_adopted: bool = False
-    is_asked: bool = False  # the run stopped for it: --adopt is the answer
-    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
 
 
 @dataclass
@@ -1419,6 +1420,8 @@ class _Journal:
     workspace_id: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
+    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
+    asked: int | None = None  # the index of the part that a run stopped for: --adopt is the answer
 
     def is_collected(self) -> bool:
         return all(part.state == "collected" for part in self.parts)
@@ -1468,14 +1471,12 @@ def _publish(source: str, target: str) -> None:
     try:
         os.link(source, target)  # a rename would overwrite on POSIX
     except OSError:
-        if not os.path.lexists(target):  # no hard links here
-            os.rename(source, target)
-            return
         import filecmp
 
-        if os.path.islink(target) or not filecmp.cmp(source, target, shallow=False):  # else killed before the next line
+        is_file = os.path.isfile(target) and not os.path.islink(target)
+        if not (is_file and filecmp.cmp(source, target, shallow=False)):  # else killed before the last line
             _refuse_existing(target)
-            raise JobError(f"{target} was there, and has gone; run again") from None
+            return os.rename(source, target)  # no hard links here
     os.unlink(source)
 
 
@@ -1512,7 +1513,9 @@ class Job:
 
     def __init__(self, client: Anthropic, requests: str, results: str, *, progress: Any, folder: str | None = None,
                  poll_interval: float | None = None, settle: float = 300.0, adopt: str | None = None) -> None:
-        self._once, self._client = client.with_options(max_retries=0), client.with_options(max_retries=0)
+        self._once = client.with_options(max_retries=0)
+        self._client = client.with_options(max_retries=20)  # so many cuts of results without a new row
+        self._client._outlive, self._is_answered = lambda error: time.sleep(self._delay(error)), False
         self._batches = self._client.messages.batches
         self._requests, self._results, self._progress = requests, results, progress
         stem = os.path.join(folder, os.path.basename(results)) if folder else results
@@ -1528,10 +1531,7 @@ class Job:
         return [part.batch_id for part in self._journal.parts if part.state == "created"] if self._journal else []
 
     def run(self) -> bool:
-        """Do what is left of the job, and tell whether every request succeeded.
-
-        Raises InvalidRequestsError, JobError, and what the API refuses.
-        """
+        """Do what is left, and return whether all succeeded.  Raises AnthropicError; run again, and it goes on."""
         with _locked(self._rows_path) as self._rows:
             try:
                 self._open()
@@ -1561,69 +1561,62 @@ class Job:
             _refuse_existing(self._results, self._failed_path)
             if os.path.getsize(self._rows_path):
                 raise JobError(f"{self._rows_path} is of a run without its journal; move it away")
-            journal, params, _ = self.plan()
-            self._try(params)
-        if not journal.is_collected():
-            self._greet(journal)
-        if self._adopt and not any(part.is_asked for part in journal.parts):
-            self._progress.say(f"--adopt {self._adopt}: not used, because no run has stopped to ask for it")
+            journal = self.plan()[0]
+            self._try(journal.parts[0])
         self._journal = journal
+        if not journal.is_collected():
+            self._greet()
+            self._obey()
         self._save()
 
-    def _try(self, params: Mapping[str, Any]) -> None:
+    def _try(self, part: _Part) -> None:
         """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
+        _, request = next(self._lines(part))
         try:
-            _count(self._once, params)
-            self._be_patient()
+            _count(self._client, request["params"])
+            self._is_answered = True
         except BadRequestError as error:
             raise InvalidRequestsError(f"{self._requests}: the API refuses the first request: {error}") from None
         except APIError as error:
             self._progress.say(f"the first request could not be tried: {error}")
 
-    def _greet(self, journal: _Journal) -> None:
+    def _greet(self) -> None:
         """Hear whose key it is, and take up the rows that are there."""
-        headers = self._batches.list(limit=1)._headers
-        self._be_patient()
+        journal, headers = self._journal, self._batches.list(limit=1)._headers
+        now, self._is_answered = _http_date(headers.get("date")), True
         for part in journal.parts:
-            if part.state == "closing":  # the answer may have been waited for until now, or its timeout
-                waited = datetime.fromisoformat(part.closing_at) + timedelta(seconds=self._client.timeout or TIMEOUT)
-                part.closing_at = min(waited, _http_date(headers.get("date")) or waited).isoformat()
-                part.state = "in doubt"
+            if part.state == "closing" and now:  # nobody waits any more
+                part.waited_until = min(datetime.fromisoformat(part.waited_until), now).isoformat()
         for name in ("organization_id", "workspace_id"):
-            known, now = getattr(journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
-            if known and now and known != now:
-                raise JobError(f"The run began in {name} {known}, and this key is of {now}")
-            setattr(journal, name, known or now)
+            known, told = getattr(journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
+            if known and told and known != told:
+                raise JobError(f"The run began in {name} {known}, and this key is of {told}")
+            setattr(journal, name, known or told)
         if os.path.getsize(self._rows_path) < journal.collected:
             raise JobError(f"{self._rows_path} has lost rows that {self._journal_path} counts; put it back")
         self._rows.truncate(journal.collected)  # what comes after it may be torn
         with open(self._rows_path, "rb") as rows:
             self._collected = {row["custom_id"] for row in iter_json_lines(rows)}
 
-    def plan(self) -> tuple[_Journal, Mapping[str, Any], str]:
-        """Check REQUESTS and cut it into parts.  Return the new journal, the first params, and the plan in words."""
-        from hashlib import sha256
-
+    def plan(self) -> tuple[_Journal, str]:
+        """Check REQUESTS and cut it into parts; return the new journal, and the plan in words."""
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        whole, digest, warnings, limits = sha256(), sha256(), 0, 0
+        whole, digest, warnings, limits = hashlib.sha256(), hashlib.sha256(), 0, 0
         parts: list[_Part] = []
-        models: dict[str, int] = {}
-        first: Mapping[str, Any] = {}
+        models: Counter[str] = Counter()
         with open(self._requests, "rb") as file:
             for number, line, request, size in _read_requests(file, self._requests, digest=whole):
                 place, params = f"{self._requests}:{number}", request["params"]
-                if 15 + size > MAX_BATCH_BYTES:  # the 15 of {"requests":[]}
-                    raise InvalidRequestsError(f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
                 part = parts[-1] if parts else None
                 if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
-                    part, digest = _Part(number, file.tell() - len(line)), sha256()
+                    part, digest = _Part(number, file.tell() - len(line)), hashlib.sha256()
                     parts.append(part)
                 digest.update(line)
                 part.requests, part.bytes, part.digest = part.requests + 1, part.bytes + 1 + size, digest.hexdigest()
-                model, limit = str(params.get("model")), params.get("max_tokens")
-                models[model] = models.get(model, 0) + 1
-                limits += limit if isinstance(limit, int) else 0
-                first = first or params
+                if part.bytes > MAX_BATCH_BYTES:
+                    raise InvalidRequestsError(f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
+                models[str(params.get("model"))] += 1
+                limits += params["max_tokens"] if isinstance(params.get("max_tokens"), int) else 0
                 refusal = _later_refusal(params, version)
                 warnings += bool(refusal)
                 if refusal and warnings <= 20:
@@ -1632,16 +1625,14 @@ class Job:
             raise InvalidRequestsError(f"{self._requests}: no requests")
         if warnings > 20:
             self._progress.say(f"… and {warnings - 20:,} more warnings")
-        return _Journal(whole.hexdigest(), self._client.base_url, parts), first, (
+        return _Journal(whole.hexdigest(), self._client.base_url, parts), (
             f"requests: {sum(part.requests for part in parts):,}\nparts: {len(parts):,}\n"
             f"bytes: {sum(part.bytes for part in parts):,}\n"
             f"models: {', '.join(f'{model} ({count:,})' for model, count in models.items())}\nmax_tokens: {limits:,}")
 
     def _lines(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line and request of a part.  Raises JobError at its end if it is not as planned."""
-        from hashlib import sha256
-
-        digest = sha256()
+        digest = hashlib.sha256()
         with open(self._requests, "rb") as file:
             file.seek(part.start)
             for _, line, request, _ in itertools.islice(_read_requests(file, self._requests, part.line), part.requests):
@@ -1654,21 +1645,17 @@ class Job:
 
     def _send(self) -> None:
         """Make a batch of each part that has none.  One part is in doubt at a time."""
-        while True:
-            parts = [part for part in self._journal.parts if part.state not in ("created", "collected")]
-            if not parts:
-                return
-            part = min(parts, key=lambda part: part.state != "in doubt")
+        while parts := [part for part in self._journal.parts if not part.batch_id]:
+            part = min(parts, key=lambda part: part.state != "closing")
             try:
-                if part.state == "in doubt":
+                if part.state == "closing":
                     self._resolve(part)
                 else:
                     self._create(part)
             except BatchMayExistError as error:
                 self._progress.say(str(error))
             except APIError as error:
-                self._tell(error)
-                wait = _retry_after(error.headers) or POLL_SECONDS[2 if error.status_code == 429 else 1]
+                wait = self._delay(error, POLL_SECONDS[2 if error.status_code == 429 else 1])
                 elapsed, collected = _stopwatch(), self._journal.collected
                 while elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
                     self._gather(max(0.0, wait - elapsed()))
@@ -1678,16 +1665,15 @@ class Job:
         part.noted_at, part.state, elapsed = noted.isoformat(), "sending", _stopwatch()
         self._save()
 
-        def closing(state: str = "closing") -> None:
-            part.closing_at, part.state = (noted + timedelta(seconds=elapsed())).isoformat(), state
+        def closing(seconds: float = self._client.timeout or TIMEOUT) -> None:
+            part.state, part.waited_until = "closing", (noted + timedelta(seconds=elapsed() + seconds)).isoformat()
             self._save()
 
         try:
             requests = (request for _, request in self._lines(part))
-            batch = self._once.messages.batches._create(requests, closing)
-            self._note(part, "created", batch.id)
+            self._note(part, "created", self._once.messages.batches._create(requests, closing).id)
         except BatchMayExistError:
-            closing("in doubt")  # its answer was waited for until now: it may have been made as late as this
+            closing(0.0)  # its answer was waited for until now: it may have been made as late as this
             raise
         except APIError:  # no batch was made
             self._note(part, "planned")
@@ -1696,80 +1682,70 @@ class Job:
     def _note(self, part: _Part, state: str, batch_id: str | None = None, is_adopted: bool = False) -> None:
         if batch_id:
             self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.state, part.batch_id, part.is_adopted, part.is_asked = state, batch_id, is_adopted, False
+        part.state, part.batch_id, part.is_adopted = state, batch_id, is_adopted
         self._save()
 
     def _resolve(self, part: _Part) -> None:
         """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
         noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=10)  # clocks differ
-        deadline = datetime.fromisoformat(part.closing_at) + timedelta(seconds=self._settle + 1)  # Date's grain
-        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
-        while part.state == "in doubt" and not self._obey(part):
-            page, found = self._batches.list(limit=100), []
+        deadline = datetime.fromisoformat(part.waited_until) + timedelta(seconds=self._settle + 1)  # Date's grain
+        known = {*self._journal.foreign, *(other.batch_id for other in self._journal.parts)}
+        while part.state == "closing":
+            page = self._batches.list(limit=100)
             now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
-            for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page):
-                is_ours = (batch.created_at or noted) <= deadline and _size(batch) in (part.requests, None)
-                if is_ours and batch.id not in known:
-                    found.append(batch.id)
+            found = [batch.id for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page)
+                     if (batch.created_at or noted) <= deadline and _size(batch) in (part.requests, None)
+                     and batch.id not in known]
             if len(found) > 1:
-                self._ask(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with "
-                                f"--adopt ID, or with --adopt none if it is none of them, which sends it again")
+                raise self._question(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again "
+                                     "with --adopt ID, or with --adopt none if it is none of them: it is sent again")
             elif found:
                 self._note(part, "created", found[0], is_adopted=True)
             elif now >= deadline:
                 self._note(part, "planned")
             else:
-                until = f"until {deadline:%H:%M:%S}"
-                self._progress.live(f"{self._name(part)}: looking whether its batch was made", until)
+                self._progress.live(
+                    f"{self._name(part)}: looking whether its batch was made", f"until {deadline:%H:%M:%S}")
                 time.sleep(min(self._interval or POLL_SECONDS[1], (deadline - now).total_seconds()))
 
-    def _obey(self, part: _Part) -> bool:
-        """Do with a part in doubt what --adopt says; tell whether it said something."""
-        word = self._adopt
-        if not word or not part.is_asked:
-            return False
-        batch = None if word == "none" else self._batches.retrieve(word)
-        if batch and _size(batch) not in (part.requests, None):
-            raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
-        self._note(part, *(("created", word, True) if batch else ("planned",)))
-        return True
-
-    def _ask(self, part: _Part, question: str) -> None:
-        """Stop, and take the next run's --adopt as the answer."""
-        part.is_asked = True
+    def _question(self, part: _Part, words: str) -> JobError:
+        """Return the error that stops the run; the next run's --adopt is the answer."""
+        self._journal.asked = self._journal.parts.index(part)
         self._save()
-        raise JobError(question)
+        return JobError(words)
+
+    def _obey(self) -> None:
+        """Do what --adopt says with the part that the last run has asked for; the question is settled with this one."""
+        word, asked, self._journal.asked = self._adopt, self._journal.asked, None
+        if word and asked is None:
+            self._progress.say(f"--adopt {word}: not used, because the last run has not stopped to ask for it")
+        elif word:
+            part = self._journal.parts[asked]
+            batch = None if word == "none" else self._batches.retrieve(word)
+            if batch and _size(batch) not in (part.requests, None):
+                raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
+            self._note(part, *(("created", word, True) if batch else ("planned",)))
 
     # -- wait
 
-    def _outlive(self, error: APIError) -> None:
-        """Sleep where waiting may help; else raise the error."""
-        self._tell(error)
-        time.sleep(_retry_after(error.headers) or POLL_SECONDS[1])
-
-    def _be_patient(self) -> None:
-        """Outlive every outage, now that the API has answered; and so many cuts of results without a new row."""
-        self._client._outlive, self._client.max_retries = self._outlive, 20
-
-    def _tell(self, error: APIError) -> None:
+    def _delay(self, error: APIError, unasked: float = POLL_SECONDS[1]) -> float:
+        """Tell the error, and return the seconds to wait; raise it before the first answer, or if no wait helps."""
+        if not (error._is_transient and self._is_answered):
+            raise error
         if isinstance(error, RateLimitError) and "spend_limit" in (error.error_code or ""):
             raise JobError(f"{error}.  It stays so until the limit is raised; then run again to go on") from error
-        if not error._is_transient:
-            raise error
         self._progress.live(f"waiting: {error}")
+        return _retry_after(error.headers) or unasked
 
     def _gather(self, longest: float = POLL_SECONDS[2]) -> None:
         """Poll the batches once, collect those that have ended, and sleep until the next round."""
-        parts = [part for part in self._journal.parts if part.state == "created"]
         running, delays = [], [longest]
-        for part in parts:
+        for part in [part for part in self._journal.parts if part.state == "created"]:
             polls = self._polls.setdefault(part.batch_id, self._batches._polls(part.batch_id, self._interval))
             try:
                 outcome, delay = next(polls)
             except NotFoundError as error:
-                del self._polls[part.batch_id]
-                self._lost(part, f"the API knows it no longer ({error})")
-                continue
+                raise self._lost(part, f"the API knows it no longer ({error})") from error
             if not isinstance(outcome, MessageBatch):
                 self._progress.live(f"waiting: {outcome}")
             elif outcome.processing_status == "ended":
@@ -1780,35 +1756,31 @@ class Job:
             delays.append(delay)
         if running:
             self._progress.batches(running, len(self._journal.parts))
-        if not parts or any(part.state == "created" for part in parts):
-            time.sleep(min(delays))
+        time.sleep(min(delays))
 
-    def _lost(self, part: _Part, why: str) -> None:
-        """Stop for a batch that gives no results, unless --adopt says what to do."""
-        if not self._obey(part):
-            self._ask(part, f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of "
-                            f"the right workspace, run again; or send the part again, and pay again: --adopt none")
+    def _lost(self, part: _Part, why: str) -> JobError:
+        return self._question(part, f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the "
+                              "right workspace's key, run again; or send the part again, and pay again: --adopt none")
 
     # -- collect
 
     def _collect(self, part: _Part, batch: MessageBatch) -> None:
         """Append the rows of an ended batch to RESULTS.part, from where it stopped."""
         if not batch.results_url:
-            self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
-            return
+            raise self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
         wanted = {request["custom_id"] for _, request in self._lines(part)}
         if part.is_adopted:  # then no row is taken before all are known to be ours
             for _, row in self._batches.results(batch.id)._rows(set()):
                 if row["custom_id"] not in wanted:
                     self._progress.say(f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours")
-                    part.foreign.append(batch.id)
-                    self._note(part, "in doubt")
+                    self._journal.foreign.append(batch.id)
+                    self._note(part, "closing")
                     return
         seen, unsynced = wanted & self._collected, 0
         for line, row in self._batches.results(batch.id)._rows(seen):
             if row["custom_id"] not in wanted:
                 raise JobError(f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in {self._name(part)}")
-            unsynced += self._rows.write(line if line.endswith(b"\n") else line + b"\n")
+            unsynced += self._rows.write(line.rstrip(b"\n") + b"\n")
             if unsynced > SYNC_BYTES:
                 self._note_rows()
                 unsynced = 0
@@ -1835,11 +1807,9 @@ class Job:
         summary, failed = self._sum_up(rows)
         if failed:
             with _new_file(self._failed_path + ".tmp") as file:
-                for part in self._journal.parts:
-                    for line, request in self._lines(part):
-                        if request["custom_id"] in failed:
-                            line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-                            file.write(line if line.endswith(b"\n") else line + b"\n")
+                for line, request in itertools.chain.from_iterable(map(self._lines, self._journal.parts)):
+                    if request["custom_id"] in failed:
+                        file.write(line.rstrip(b"\n") + b"\n")
                 _sync(file)
             _publish(self._failed_path + ".tmp", self._failed_path)
         if sys.platform == "win32":
@@ -1855,28 +1825,28 @@ class Job:
 
     def _sum_up(self, path: str) -> tuple[str, set[str]]:
         """Return the summary in words, and the custom_ids that did not succeed."""
-        outcomes: dict[str, int] = {}
-        errors: dict[str, int] = {}
-        failed, tokens_in, tokens_out = set(), 0, 0
+        outcomes: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        tokens: Counter[str] = Counter()
+        failed = set()
         with open(path, "rb") as rows:
             for row in map(MessageBatchIndividualResponse, iter_json_lines(rows)):
                 result = row.result if isinstance(row.result, MessageBatchResult) else MessageBatchResult()
-                outcomes[str(result.type)] = outcomes.get(str(result.type), 0) + 1
+                outcomes[str(result.type)] += 1
                 if result.type != "succeeded":
                     failed.add(row.custom_id)
                 usage, error = getattr(result.message, "usage", None), getattr(result.error, "error", None)
                 if isinstance(usage, Usage):
-                    read = (usage.input_tokens, usage.cache_creation_input_tokens, usage.cache_read_input_tokens)
-                    tokens_in += sum(tokens for tokens in read if isinstance(tokens, int))
-                    tokens_out += usage.output_tokens if isinstance(usage.output_tokens, int) else 0
+                    tokens.update({name: n for name, n in usage.__dict__.items() if isinstance(n, int)})
                 if isinstance(error, ErrorResponse):
-                    errors[f"{error.type}: {error.message}"] = errors.get(f"{error.type}: {error.message}", 0) + 1
+                    errors[f"{error.type}: {error.message}"] += 1
+        tokens_in = sum(tokens[f"{kind}input_tokens"] for kind in ("", "cache_creation_", "cache_read_"))
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)
         batches = (part.batch_id + " (adopted)" * part.is_adopted for part in self._journal.parts)
         return "\n".join([
             f"{sum(outcomes.values()):,} requests: " + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items()),
-            *(f"  {n:,} × {words}" for words, n in sorted(errors.items(), key=lambda item: -item[1])[:5]),
-            f"{tokens_in:,} tokens in, {tokens_out:,} out; {_clock(elapsed.total_seconds())} elapsed",
+            *(f"  {n:,} × {words}" for words, n in errors.most_common(5)),
+            f"{tokens_in:,} tokens in, {tokens['output_tokens']:,} out; {_clock(elapsed)} elapsed",
             f"batches: {', '.join(batches)}",
             *([f"what did not succeed, ready to be run again: {self._failed_path}"] if failed else []),
             f"results: {self._results}"]), failed
@@ -1895,10 +1865,9 @@ def _refuse_existing(*paths: str) -> None:
             raise InvalidRequestsError(f"{path} exists, and is not overwritten; move it away, and run again")
 
 
-def _clock(seconds: float) -> str:
-    """Return seconds as h:mm:ss."""
-    minutes, second = divmod(max(0, int(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+def _clock(span: timedelta) -> str:
+    """Return a span of time as h:mm:ss."""
+    return str(max(span, timedelta())).partition(".")[0]
 
 
 # ---- Sandbox ---------------------------------------------------------------------------------------------------
@@ -2188,7 +2157,7 @@ class _Progress:
         begun = min(batch.created_at or now for batch in batches)
         end = min(batch.expires_at or now for batch in batches)
         self.live(f"{several}{status}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n),
-                  f"{_clock((now - begun).total_seconds())} elapsed, expires in {_clock((end - now).total_seconds())}")
+                  f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}")
 
 
 def _print(value: Any) -> None:
@@ -2226,7 +2195,7 @@ def _run(args: Any) -> int:
         raise InvalidRequestsError(f"{args.requests}: {words}")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
-        print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[2])
+        print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
         return 0
     with contextlib.ExitStack() as stack:
         client = None
