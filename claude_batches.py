@@ -1971,40 +1971,40 @@ class Sandbox:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, call: str, query: Mapping[str, list[str]], headers: Mapping[str, str], raw: bytes) -> Any:
-        """Return the answer's JSON, or an iterator of rows, for a method and path.  Raises _Refusal."""
-        if not headers.get("authorization", headers.get("x-api-key")):
-            raise _Refusal(401, "authentication_error", "a key is missing; the sandbox takes any")
+    def _answer(self, call: str, query: Mapping[str, list[str]], headers: Any, raw: bytes) -> Any:
+        """Return the answer's JSON, or an iterator of rows.  Raises ValueError for a 400, else what the client will."""
+        if not (headers.get("authorization") or headers.get("x-api-key")):
+            raise AuthenticationError("a key is missing; any will do", status_code=401, type="authentication_error")
         if call == "POST /v1/messages/count_tokens":
             return self._count_tokens(_sandbox_json(raw))
+        if call == f"POST {_BATCHES}":
+            return self._create(_sandbox_json(raw), headers.get("anthropic-version", ""))
+        if call == f"GET {_BATCHES}":
+            return _sandbox_page([batch.show() for batch in reversed(self._batches.values())], query)
         if call == "GET /v1/models":
             wanted = query.get("lifecycle[]", ["active", "deprecated"])
             return _sandbox_page([model for model in _SANDBOX_MODELS if model["lifecycle"] in wanted], query)
         for model in _SANDBOX_MODELS:
-            if call[len("GET /v1/models/"):] in (model["id"], re.sub(r"-\d{8}$", "", model["id"])):  # or an alias
+            if call.partition("GET /v1/models/")[2] in (model["id"], re.sub(r"-\d{8}$", "", model["id"])):  # or alias
                 return model
-        with self._lock:
-            if call == f"POST {_BATCHES}":
-                return self._create(_sandbox_json(raw), headers.get("anthropic-version", ""))
-            if call == f"GET {_BATCHES}":
-                return _sandbox_page([batch.show() for batch in reversed(self._batches.values())], query)
-            method, _, path = call.partition(" ")
-            batch_id, _, action = path[len(_BATCHES) + 1:].partition("/")
-            if batch_id in self._batches:
-                return self._act(f"{method} {action}", self._batches[batch_id])
-        raise _Refusal(404, "not_found_error", f"the sandbox has no {call}")
+        method, _, path = call.partition(_BATCHES + "/")
+        batch_id, _, action = path.partition("/")
+        answer = self._act(method + action, self._batches[batch_id]) if batch_id in self._batches else None
+        if answer is None:
+            raise NotFoundError(f"the sandbox has no {call}, or not yet", status_code=404, type="not_found_error")
+        return answer
 
     def _create(self, body: Any, version: str) -> dict[str, Any]:
         requests = body.get("requests") if isinstance(body, dict) else None
         if not isinstance(requests, list) or not requests or len(requests) > MAX_BATCH_REQUESTS or len(body) > 1:
-            raise _Refusal(400, "invalid_request_error", "requests: 1 to 100,000 are allowed, and nothing beside them")
+            raise ValueError("requests: 1 to 100,000 are allowed, and nothing beside them")
         seen: set[str] = set()
         kept = []
         for index, request in enumerate(requests):
             try:
                 _encode_request(request, seen)
             except ValueError as error:
-                raise _Refusal(400, "invalid_request_error", f"requests.{index}: {error}") from None
+                raise ValueError(f"requests.{index}: {error}") from None
             params = request["params"]
             kept.append((request["custom_id"], str(params.get("model")), _later_refusal(params, version)))
         now = datetime.now(timezone.utc)
@@ -2024,28 +2024,22 @@ class Sandbox:
         if action == "DELETE " and is_ended:
             return {"id": self._batches.pop(batch.id).id, "type": "message_batch_deleted"}
         if action == "DELETE ":
-            raise _Refusal(400, "invalid_request_error", "the batch is in progress: cancel it before you delete it")
-        raise _Refusal(404, "not_found_error", f"the sandbox has no such thing of batch {batch.id}, or not yet")
+            raise ValueError("the batch is in progress: cancel it before you delete it")
+        return None
 
     def _count_tokens(self, body: Any) -> dict[str, Any]:
         if not isinstance(body, dict) or not body.get("model") or not body.get("messages"):
-            raise _Refusal(400, "invalid_request_error", "model and messages: Field required")
+            raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
-            raise _Refusal(400, "invalid_request_error", f"{name}: Extra inputs are not permitted")
+            raise ValueError(f"{name}: Extra inputs are not permitted")
         return {"input_tokens": max(1, len(_encode_json(body)) // 4)}
-
-
-class _Refusal(Exception):
-    """An error of the API's, with status, type and message."""
 
 
 def _sandbox_json(raw: bytes) -> Any:
     try:
-        body = json.loads(raw)
-        _encode_json(body)  # NaN and half surrogates
+        return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _Refusal(400, "invalid_request_error", f"The request body is not valid JSON: {error}") from None
-    return body
+        raise ValueError(f"The request body is not valid JSON: {error}") from None
 
 
 def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -> dict[str, Any]:
@@ -2054,7 +2048,7 @@ def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -
     size = int(limit or 20) if (limit or "20").isdecimal() else 0
     ids = [item["id"] for item in items]
     if not 1 <= size <= 1000 or (after and before) or not {after, before} <= {"", *ids}:
-        raise _Refusal(400, "invalid_request_error", "limit: 1 to 1000; after_id or before_id: one that exists")
+        raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
     end = ids.index(before) if before else len(ids)
     start = max(0, end - size) if before else ids.index(after) + 1 if after else 0
     page = items[start:end] if before else items[start : start + size]
@@ -2078,10 +2072,11 @@ def _sandbox_handler(sandbox: Sandbox) -> type:
             status, request_id, kind = 200, f"req_sandbox_{os.urandom(6).hex()}", "application/json"
             try:
                 call = f"{self.command} {urllib.parse.unquote(path)}"
-                given = sandbox._answer(call, urllib.parse.parse_qs(query), _headers_of(self), raw)
-            except _Refusal as refusal:
-                status, error = refusal.args[0], dict(zip(("type", "message"), refusal.args[1:]))
-                given = {"type": "error", "error": error, "request_id": request_id}
+                with sandbox._lock:
+                    given = sandbox._answer(call, urllib.parse.parse_qs(query), self.headers, raw)
+            except (APIStatusError, ValueError) as error:
+                status, name = getattr(error, "status_code", 400), getattr(error, "type", "invalid_request_error")
+                given = {"type": "error", "error": {"type": name, "message": str(error)}, "request_id": request_id}
             self.send_response(status)
             self.send_header("request-id", request_id)
             self.send_header("anthropic-organization-id", "sandbox")
