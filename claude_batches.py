@@ -1946,25 +1946,17 @@ class Sandbox:
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
-        from http.server import ThreadingHTTPServer  # not at the top: the client has no use for it
         from threading import Lock
 
         self._seconds, self._lock = timedelta(seconds=seconds), Lock()
         self._batches: dict[str, _SandboxBatch] = {}  # oldest first
-
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *args: Any) -> None:
-                if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no news
-                    super().handle_error(*args)
-
-        self._server = Server(("127.0.0.1", port), _sandbox_handler(self))
+        self._server = _sandbox_server(self, port)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self.serve_forever = self._server.serve_forever
 
     def __enter__(self) -> Sandbox:
         from threading import Thread
 
-        Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -2057,8 +2049,13 @@ def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -
     return {"data": page, "has_more": has_more, "first_id": first, "last_id": last}
 
 
-def _sandbox_handler(sandbox: Sandbox) -> type:
-    from http.server import BaseHTTPRequestHandler
+def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # not at the top: the client has no use for it
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *args: Any) -> None:
+            if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no news
+                super().handle_error(*args)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -2069,25 +2066,24 @@ def _sandbox_handler(sandbox: Sandbox) -> type:
             """Answer one request, in chunks, as the API sends rows."""
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             path, _, query = self.path.partition("?")
-            status, request_id, kind = 200, f"req_sandbox_{os.urandom(6).hex()}", "application/json"
+            status, request_id = 200, f"req_sandbox_{os.urandom(6).hex()}"
             try:
                 call = f"{self.command} {urllib.parse.unquote(path)}"
                 with sandbox._lock:
                     given = sandbox._answer(call, urllib.parse.parse_qs(query), self.headers, raw)
             except (APIStatusError, ValueError) as error:
-                status, name = getattr(error, "status_code", 400), getattr(error, "type", "invalid_request_error")
-                given = {"type": "error", "error": {"type": name, "message": str(error)}, "request_id": request_id}
+                status, kind = getattr(error, "status_code", 400), getattr(error, "type", "invalid_request_error")
+                given = {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+            is_json = isinstance(given, dict)
             self.send_response(status)
             self.send_header("request-id", request_id)
             self.send_header("anthropic-organization-id", "sandbox")
             self.send_header("transfer-encoding", "chunked")
-            if not isinstance(given, dict):
-                kind = "application/x-jsonl"
-            elif given.get("processing_status") in ("in_progress", "canceling"):
+            self.send_header("content-type", "application/json" if is_json else "application/x-jsonl")
+            if is_json and given.get("processing_status") in ("in_progress", "canceling"):
                 self.send_header("retry-after", "1")  # the polling interval
-            self.send_header("content-type", kind)
             self.end_headers()
-            for block in [_encode_json(given)] if isinstance(given, dict) else given:
+            for block in [_encode_json(given)] if is_json else given:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
             self.wfile.write(b"0\r\n\r\n")
 
@@ -2096,7 +2092,7 @@ def _sandbox_handler(sandbox: Sandbox) -> type:
         def log_message(self, *args: object) -> None:
             """Keep quiet."""
 
-    return Handler
+    return Server(("127.0.0.1", port), Handler)
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------
@@ -2289,7 +2285,7 @@ def _count_tokens(args: Any) -> None:
 def _sandbox(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
     print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox", flush=True)
-    sandbox.serve_forever()
+    sandbox._server.serve_forever()
 
 
 def _number(kind: Callable[[str], float], least: float, end: float) -> Callable[[str], float]:
