@@ -2037,16 +2037,13 @@ def _sandbox_json(raw: bytes) -> Any:
 def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
     limit, after, before = (query.get(name, [""])[-1] for name in ("limit", "after_id", "before_id"))
-    size = int(limit or 20) if (limit or "20").isdecimal() else 0
-    ids = [item["id"] for item in items]
+    ids, size = [item["id"] for item in items], int(limit or 20) if (limit or "20").isdecimal() else 0
     if not 1 <= size <= 1000 or (after and before) or not {after, before} <= {"", *ids}:
         raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
-    end = ids.index(before) if before else len(ids)
-    start = max(0, end - size) if before else ids.index(after) + 1 if after else 0
-    page = items[start:end] if before else items[start : start + size]
-    has_more = start > 0 if before else start + size < len(items)
+    rest = items[ids.index(after) + 1 if after else 0 : ids.index(before) if before else None]
+    page, more = (rest[-size:], rest[:-size]) if before else (rest[:size], rest[size:])
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return {"data": page, "has_more": has_more, "first_id": first, "last_id": last}
+    return {"data": page, "has_more": bool(more), "first_id": first, "last_id": last}
 
 
 def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
