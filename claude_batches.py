@@ -1920,8 +1920,7 @@ class _SandboxBatch:
 
 _SANDBOX_MODELS: list[dict[str, Any]] = [{
     "id": model_id, "type": "model", "display_name": name, "created_at": f"{created}T00:00:00Z", "lifecycle": lifecycle,
-    "deprecated_at": None, "retires_at": None, "line": model_id.split("-")[1], "max_input_tokens": 200_000,
-    "max_tokens": 64_000, "capabilities": {"batch": {"supported": True}},
+    "max_input_tokens": 200_000, "max_tokens": 64_000, "capabilities": {"batch": {"supported": True}},
 } for model_id, name, created, lifecycle in (
     ("claude-sonnet-4-6", "Claude Sonnet 4.6", "2026-02-17", "active"),
     ("claude-opus-4-6", "Claude Opus 4.6", "2026-02-04", "active"),
@@ -1939,10 +1938,8 @@ class Sandbox:
         with Sandbox() as sandbox:
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
 
-    It answers every endpoint by the API's rules.  What the API refuses inside params comes back ``errored``; after a
-    cancel, rows are ``canceled``; a custom_id that begins with ``expired`` is ``expired``; all others succeed.
-    ``port``: where to listen, 0 for any free port, which ``url`` then tells.  ``seconds``: how long a batch is in
-    progress, 0 or more.
+    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.  Rows: ``errored`` what the
+    API refuses inside params, ``canceled`` after a cancel, ``expired`` where custom_id begins so, else ``succeeded``.
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
@@ -1966,7 +1963,7 @@ class Sandbox:
     def _answer(self, call: str, query: Mapping[str, list[str]], headers: Any, raw: bytes) -> Any:
         """Return the answer's JSON, or an iterator of rows.  Raises ValueError for a 400, else what the client will."""
         if not (headers.get("authorization") or headers.get("x-api-key")):
-            raise AuthenticationError("a key is missing; any will do", status_code=401, type="authentication_error")
+            raise AuthenticationError("the sandbox wants a key, any key", status_code=401, type="authentication_error")
         if call == "POST /v1/messages/count_tokens":
             return self._count_tokens(_sandbox_json(raw))
         if call == f"POST {_BATCHES}":
@@ -2005,26 +2002,25 @@ class Sandbox:
         return batch.show()
 
     def _act(self, action: str, batch: _SandboxBatch) -> Any:
+        """Return the answer to an action on a batch, None where there is none, or not yet."""
         is_ended = batch.is_ended()
         if action == "GET results" and is_ended:
             return batch.rows()
-        if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
-            batch.cancel_initiated_at = datetime.now(timezone.utc)
-            batch.ends = batch.cancel_initiated_at + self._seconds
-        if action in ("GET ", "POST cancel"):
-            return batch.show()
         if action == "DELETE " and is_ended:
             return {"id": self._batches.pop(batch.id).id, "type": "message_batch_deleted"}
         if action == "DELETE ":
             raise ValueError("the batch is in progress: cancel it before you delete it")
-        return None
+        if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
+            batch.cancel_initiated_at = datetime.now(timezone.utc)
+            batch.ends = batch.cancel_initiated_at + self._seconds
+        return batch.show() if action in ("GET ", "POST cancel") else None
 
     def _count_tokens(self, body: Any) -> dict[str, Any]:
         if not isinstance(body, dict) or not body.get("model") or not body.get("messages"):
             raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
             raise ValueError(f"{name}: Extra inputs are not permitted")
-        return {"input_tokens": max(1, len(_encode_json(body)) // 4)}
+        return {"input_tokens": len(_encode_json(body)) // 4}
 
 
 def _sandbox_json(raw: bytes) -> Any:
