@@ -2098,50 +2098,40 @@ class _Terminated(BaseException):
 class _Progress:
     """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
 
-    def __init__(self) -> None:
-        self._is_terminal, self._last, self._width = sys.stderr.isatty(), "", 0
+    _last, _width = "", 0  # the line that was shown last, and how wide it stands on the terminal
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads: no reason to give up a job
-            sys.stderr.write(text)
-            sys.stderr.flush()
+            print(text, end="", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Print what stays."""
-        self._write("\r" + " " * self._width + "\r" + text + "\n" if self._width else text + "\n")
+        self._write(f"\r{'':{self._width}}\r{text}\n" if self._width else text + "\n")
         self._width = 0
 
-    def end(self) -> None:
-        """Let the live line stay."""
-        self._write("\n" if self._width else "")
-        self._width = 0
-
-    def live(self, line: str, times: str = "") -> None:
+    def live(self, line: str, times: str = "", is_last: bool = False) -> None:
         """Show the line of the moment; elsewhere than on a terminal only when it changes, without its times."""
-        if self._is_terminal:
-            width = 80
-            with contextlib.suppress(OSError):
-                width = os.get_terminal_size(sys.stderr.fileno()).columns or width
-            shown = ", ".join(filter(None, (line, times)))[: width - 1]
-            self._write("\r" + shown.ljust(self._width))
-            self._width = len(shown)
-        elif line != self._last:
-            self._write(line + "\n")
+        try:
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except OSError:  # no terminal
+            self._write(line + "\n" if line != self._last else "")
+        else:
+            shown = ", ".join(filter(None, (line, times)))[: columns - 1]
+            self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
+            self._width = 0 if is_last else len(shown)
         self._last = line
 
     def batches(self, batches: list[MessageBatch], parts: int = 1) -> None:
-        """Show the running batches of a job in one line.  The API moves its counts at the end: no percentage."""
-        counts: dict[str, int] = {}
-        for batch in batches:
-            for name, count in (batch.request_counts or OpenObject()).__dict__.items():
-                counts[name] = counts.get(name, 0) + (count or 0)
+        """Show batches in one line, which stays once they have ended.  The API moves its counts then: no percentage."""
+        counts = {name: sum(getattr(batch.request_counts, name, None) or 0 for batch in batches)
+                  for name in MessageBatchRequestCounts.__annotations__}
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
         now = _http_date(batches[0]._headers.get("date")) or datetime.now(timezone.utc)
         begun = min(batch.created_at or now for batch in batches)
         end = min(batch.expires_at or now for batch in batches)
         self.live(f"{several}{status}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n),
-                  f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}")
+                  f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}", is_last=status == "ended")
 
 
 def _print(value: Any) -> None:
@@ -2214,7 +2204,6 @@ def _wait(args: Any) -> int:
         args.going_on = lambda: [args.id]
     batch = batches.wait(
         args.id, poll_interval=args.poll_interval, on_poll=lambda batch: args.progress.batches([batch]))
-    args.progress.end()
     _print(batch)
     return 3 if batch.request_counts and _size(batch) != batch.request_counts.succeeded else 0
 
