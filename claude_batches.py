@@ -2091,9 +2091,6 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 # ---- Command line ----------------------------------------------------------------------------------------------
 
 
-class _Terminated(BaseException):
-    """SIGTERM, raised where the program is, so that it ends as on Ctrl-C."""
-
 
 class _Progress:
     """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
@@ -2356,7 +2353,7 @@ def main(argv: list[str] | None = None) -> int:
     import signal
 
     def terminate(*_: object) -> None:
-        raise _Terminated
+        raise KeyboardInterrupt("terminated")
 
     for name in ("stdout", "stderr"):  # None where the caller closed them
         if getattr(sys, name) is None:
@@ -2384,10 +2381,9 @@ def main(argv: list[str] | None = None) -> int:
         if ids:
             args.progress.say(f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on")
         return 2 if isinstance(error, InvalidRequestsError) else 1
-    except (KeyboardInterrupt, _Terminated) as signaled:
-        is_terminated = isinstance(signaled, _Terminated)
-        _tell_interrupted(args, argv, "terminated" if is_terminated else "interrupted")
-        return 143 if is_terminated else 130
+    except KeyboardInterrupt as signaled:
+        _tell_interrupted(args, argv, "terminated" if signaled.args else "interrupted")
+        return 143 if signaled.args else 130
 
 
 if __name__ == "__main__":
