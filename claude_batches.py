@@ -2343,10 +2343,6 @@ def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
         args.progress.say(f"to go on: {program} {' '.join(shlex.quote(word) for word in argv)}")
 
 
-def _discard_output() -> None:
-    """Let go of what standard output does not take, of which the flush at the exit would complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status; ``argv`` is sys.argv[1:] unless given."""
@@ -2355,35 +2351,33 @@ def main(argv: list[str] | None = None) -> int:
     def terminate(*_: object) -> None:
         raise KeyboardInterrupt("terminated")
 
-    for name in ("stdout", "stderr"):  # None where the caller closed them
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    argv = sys.argv[1:] if argv is None else argv
+    argv, status = sys.argv[1:] if argv is None else argv, 0
     args = _parse(argv)
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, terminate)
     try:
-        status: int = args.command(args) or 0
+        status = args.command(args) or 0
         sys.stdout.flush()
-        return status
     except BrokenPipeError:  # standard output's; those of the network are APIConnectionErrors
-        _discard_output()
-        return 0
+        pass
     except (AnthropicError, OSError) as error:
+        status = 2 if isinstance(error, InvalidRequestsError) else 1
         args.progress.say(f"claude_batches: {error}")
-        try:
-            sys.stdout.flush()
-        except OSError:  # a full disk
-            _discard_output()
         ids = args.going_on()
         if ids:
             args.progress.say(f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on")
-        return 2 if isinstance(error, InvalidRequestsError) else 1
     except KeyboardInterrupt as signaled:
+        status = 143 if signaled.args else 130
         _tell_interrupted(args, argv, "terminated" if signaled.args else "interrupted")
-        return 143 if signaled.args else 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # a closed pipe or a full disk, of which the flush at the exit would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 if __name__ == "__main__":
