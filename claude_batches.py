@@ -2132,21 +2132,21 @@ class _Progress:
 
 
 def _print(value: Any) -> None:
-    sys.stdout.buffer.write(_encode_json(value) + b"\n")
+    """Print a text, or an object as JSON, in UTF-8 whatever the terminal's encoding is."""
+    sys.stdout.buffer.write((value.encode(errors="replace") if isinstance(value, str) else _encode_json(value)) + b"\n")
     sys.stdout.flush()
 
 
 def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[Any], Iterable[object]]) -> None:
     """Print objects as lines of JSON, or as aligned columns."""
-    rows = [head.split()]
-    for one in objects:
-        if args.json:
+    if args.json:
+        for one in objects:
             _print(one)
-        else:
-            rows.append(["" if cell is None else str(cell) for cell in cells(one)])
+        return
+    rows = [head.split(), *(["" if cell is None else str(cell) for cell in cells(one)] for one in objects)]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows if not args.json else ():
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    for row in rows:
+        _print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _requests_of(path: str) -> Iterator[Any]:
@@ -2166,7 +2166,7 @@ def _run(args: Any) -> int:
         raise InvalidRequestsError(f"{args.requests}: {words}")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
-        print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
+        _print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
         return 0
     with contextlib.ExitStack() as stack:
         client = None
@@ -2256,14 +2256,14 @@ def _count_tokens(args: Any) -> None:
             except APIError:
                 args.progress.say(f"custom_id {request['custom_id']!r}:")
                 raise
-            print(f"{request['custom_id']}\t{count}", flush=True)
+            _print(f"{request['custom_id']}\t{count}")
             total += count
     args.progress.say(f"{total:,} input tokens in all")
 
 
 def _sandbox(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
-    print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox", flush=True)
+    _print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox")
     sandbox._server.serve_forever()
 
 
@@ -2353,8 +2353,6 @@ def main(argv: list[str] | None = None) -> int:
 
     sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it
     sys.stderr = sys.stderr or open(os.devnull, "w")
-    with contextlib.suppress(AttributeError):
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     argv, status = sys.argv[1:] if argv is None else argv, 0
     args = _parse(argv)
     with contextlib.suppress(ValueError):  # not in the main thread
