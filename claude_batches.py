@@ -2161,25 +2161,20 @@ def _requests_of(path: str) -> Iterator[Any]:
 
 def _run(args: Any) -> int:
     if not os.path.isfile(args.requests):
-        is_there = args.requests == "-" or os.path.exists(args.requests)
-        words = "run needs a regular file, which it can read again" if is_there else "No such file"
-        raise InvalidRequestsError(f"{args.requests}: {words}")
+        raise InvalidRequestsError(f"{args.requests}: run needs a regular file, which it can read again; found none")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
         _print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
         return 0
-    with contextlib.ExitStack() as stack:
-        client = None
-        if args.sandbox:
-            if os.path.exists(args.output + ".job"):
-                raise JobError(f"{args.output}.job is of a real run, untouched by --sandbox: name another RESULTS")
-            sandbox = stack.enter_context(Sandbox())
+    if args.sandbox:
+        if os.path.exists(args.output + ".job"):
+            raise JobError(f"{args.output}.job is of a real run, untouched by --sandbox: name another RESULTS")
+        with Sandbox() as sandbox, _folder_beside(args.output) as folder:
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
-            options["folder"] = stack.enter_context(_folder_beside(args.output))
-        job = Job(client or Anthropic(), args.requests, args.output, **options)
-        if not args.sandbox:  # whose batches end with this process
-            args.going_on = lambda: job.open_batches
-        return 0 if job.run() else 3
+            return 0 if Job(client, args.requests, args.output, folder=folder, **options).run() else 3
+    job = Job(Anthropic(), args.requests, args.output, **options)
+    args.going_on = lambda: job.open_batches  # those in the sandbox end with this process
+    return 0 if job.run() else 3
 
 
 def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
