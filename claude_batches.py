@@ -2160,6 +2160,8 @@ def _requests_of(path: str) -> Iterator[Any]:
 
 
 def _run(args: Any) -> int:
+    if not args.output and not args.dry_run:
+        raise InvalidRequestsError("run: -o RESULTS is required")
     if not os.path.isfile(args.requests):
         raise InvalidRequestsError(f"{args.requests}: run needs a regular file, which it can read again; found none")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
@@ -2272,13 +2274,13 @@ def _number(kind: Callable[[str], float], least: float, end: float) -> Callable[
 
 
 _COMMANDS = {  # what runs it, its arguments, and what it does
-    "run": (_run, "REQUESTS --output --dry-run --sandbox --settle --adopt --poll-interval",
+    "run": (_run, "REQUESTS -o/--output --dry-run --sandbox --settle --adopt --poll-interval",
             "do a whole job: check, split, create, wait, download; run it again and it goes on"),
     "create": (_create, "REQUESTS", "make one batch of the requests"),
     "retrieve": (_act, "ID", "print a batch"),
     "wait": (_wait, "ID --poll-interval", "wait until a batch has ended, and print it"),
     "list": (_list, "--limit --json", "list the newest batches"),
-    "results": (_results, "ID --output", "print the results of a batch, or save them"),
+    "results": (_results, "ID -o/--output", "print the results of a batch, or save them"),
     "cancel": (_act, "ID", "cancel a batch"),
     "delete": (_act, "ID", "delete an ended batch and its results"),
     "models": (_models, "[ID] --json", "list the models, or print one"),
@@ -2289,7 +2291,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "REQUESTS": {"metavar": "REQUESTS", "help": "JSON Lines of custom_id and params"},
     "ID": {"metavar": "ID"},
     "[ID]": {"metavar": "ID", "nargs": "?"},
-    "--output": {"metavar": "FILE", "help": "the file to make, whole or not at all; never over one that exists"},
+    "-o/--output": {"metavar": "FILE", "help": "the file to make, whole or not at all; never over one that exists"},
     "--dry-run": {"action": "store_true", "help": "check REQUESTS and print the plan; needs no key"},
     "--sandbox": {"action": "store_true", "help": "use a stand-in of the API: no key, no network, no cost"},
     "--settle": {"type": _number(float, 0, 2e6), "default": 300.0, "metavar": "SECONDS",
@@ -2315,12 +2317,8 @@ def _parse(argv: list[str]) -> Any:
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(command=function, name=name, progress=_Progress(), going_on=list)
         for word in words.split():
-            short = ["-o"] if word == "--output" else []
-            command.add_argument(*short, word.strip("[]").lower(), **_ARGUMENTS[word])
-    args = parser.parse_args(argv)
-    if args.command is _run and not args.output and not args.dry_run:
-        parser.error("run: -o RESULTS is required")
-    return args
+            command.add_argument(*word.strip("[]").lower().split("/"), **_ARGUMENTS[word])
+    return parser.parse_args(argv)
 
 
 def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
