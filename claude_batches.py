@@ -2250,9 +2250,8 @@ def _count_tokens(args: Any) -> None:
         for request in iter_json_lines(file):
             try:
                 count = _count(client, request["params"])
-            except APIError:
-                args.progress.say(f"custom_id {request['custom_id']!r}:")
-                raise
+            except APIError as error:
+                raise AnthropicError(f"custom_id {request['custom_id']!r}: {error}") from error
             _print(f"{request['custom_id']}\t{count}")
             total += count
     args.progress.say(f"{total:,} input tokens in all")
