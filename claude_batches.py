@@ -2091,7 +2091,6 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 # ---- Command line ----------------------------------------------------------------------------------------------
 
 
-
 class _Progress:
     """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
 
@@ -2332,8 +2331,7 @@ def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
         args.progress.say(f"these go on, and are billed: {', '.join(ids)}")
         args.progress.say(f"to cancel: {'; '.join(f'{program} cancel {batch_id}' for batch_id in ids)}")
     if ids or args.command is _run:
-        args.progress.say(f"to go on: {program} {' '.join(shlex.quote(word) for word in argv)}")
-
+        args.progress.say(f"to go on: {program} {shlex.join(argv)}")
 
 
 def main(argv: list[str] | None = None) -> int:
