@@ -2232,7 +2232,7 @@ def _results(args: Any) -> int:
         failed = 0
         for line, row in results._rows(set()):
             file.write(line if line.endswith(b"\n") else line + b"\n")
-            failed += (row.get("result") or {}).get("type") != "succeeded"
+            failed += getattr(MessageBatchIndividualResponse._take(row).result, "type", None) != "succeeded"
         if folder:
             _sync(file)
             file.close()
