@@ -2243,9 +2243,8 @@ def _results(args: Any) -> int:
 def _count_tokens(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
-        for request in _requests_of(args.requests):  # all are checked before the first one is sent
-            file.write(_encode_json(request) + b"\n")
-        file.seek(0)
+        file.writelines(_encode_json(request) + b"\n" for request in _requests_of(args.requests))
+        file.seek(0)  # all are checked before the first one is sent
         for request in iter_json_lines(file):
             try:
                 count = _count(client, request["params"])
