@@ -1515,7 +1515,7 @@ class Job:
                  poll_interval: float | None = None, settle: float = 300.0, adopt: str | None = None) -> None:
         self._once = client.with_options(max_retries=0)
         self._client = client.with_options(max_retries=20)  # so many cuts of results without a new row
-        self._client._outlive, self._is_answered = lambda error: time.sleep(self._delay(error)), False
+        self._client._outlive, self._is_answered = self._outlive, False
         self._batches = self._client.messages.batches
         self._requests, self._results, self._progress = requests, results, progress
         stem = os.path.join(folder, os.path.basename(results)) if folder else results
@@ -1655,7 +1655,7 @@ class Job:
             except BatchMayExistError as error:
                 self._progress.say(str(error))
             except APIError as error:
-                wait = self._delay(error, POLL_SECONDS[2 if error.status_code == 429 else 1])
+                wait = self._delay(error) or POLL_SECONDS[2 if error.status_code == 429 else 1]
                 elapsed, collected = _stopwatch(), self._journal.collected
                 while elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
                     self._gather(max(0.0, wait - elapsed()))
@@ -1728,14 +1728,17 @@ class Job:
 
     # -- wait
 
-    def _delay(self, error: APIError, unasked: float = POLL_SECONDS[1]) -> float:
-        """Tell the error, and return the seconds to wait; raise it before the first answer, or if no wait helps."""
+    def _outlive(self, error: APIError) -> None:
+        time.sleep(self._delay(error) or POLL_SECONDS[1])
+
+    def _delay(self, error: APIError) -> float | None:
+        """Tell the error, and return the seconds that it asks for; raise it before the first answer, or if it stays."""
         if not (error._is_transient and self._is_answered):
             raise error
         if isinstance(error, RateLimitError) and "spend_limit" in (error.error_code or ""):
             raise JobError(f"{error}.  It stays so until the limit is raised; then run again to go on") from error
         self._progress.live(f"waiting: {error}")
-        return _retry_after(error.headers) or unasked
+        return _retry_after(error.headers)
 
     def _gather(self, longest: float = POLL_SECONDS[2]) -> None:
         """Poll the batches once, collect those that have ended, and sleep until the next round."""
@@ -2131,9 +2134,8 @@ class _Progress:
 
 
 def _print(value: Any) -> None:
-    """Print a text, or an object as JSON, in UTF-8 whatever the terminal's encoding is."""
-    sys.stdout.buffer.write((value.encode(errors="replace") if isinstance(value, str) else _encode_json(value)) + b"\n")
-    sys.stdout.flush()
+    """Print a text, or an object as JSON."""
+    print(value if isinstance(value, str) else _encode_json(value).decode(), flush=True)
 
 
 def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[Any], Iterable[object]]) -> None:
@@ -2162,7 +2164,7 @@ def _run(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
     if not os.path.isfile(args.requests):
-        raise InvalidRequestsError(f"{args.requests}: run needs a regular file, which it can read again; found none")
+        raise InvalidRequestsError(f"{args.requests}: run needs a regular file, to read it again")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
         _print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
@@ -2232,7 +2234,7 @@ def _results(args: Any) -> int:
         failed = 0
         for line, row in results._rows(set()):
             file.write(line if line.endswith(b"\n") else line + b"\n")
-            failed += getattr(MessageBatchIndividualResponse._take(row).result, "type", None) != "succeeded"
+            failed += getattr(MessageBatchIndividualResponse(row).result, "type", None) != "succeeded"
         if folder:
             _sync(file)
             file.close()
@@ -2342,6 +2344,8 @@ def main(argv: list[str] | None = None) -> int:
 
     sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    with contextlib.suppress(AttributeError):  # a notebook's has no such method
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     argv, status = sys.argv[1:] if argv is None else argv, 0
     args = _parse(argv)
     with contextlib.suppress(ValueError):  # not in the main thread
