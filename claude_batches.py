@@ -56,7 +56,6 @@ import ssl
 import sys
 import tempfile
 import time
-import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -566,6 +565,22 @@ class _Transport(urllib.request.AbstractHTTPHandler):
 _TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, zlib.error)
 
 
+def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Undo gzip of what has come, at most BLOCK bytes at a time; the gzip module would first fill a buffer.
+
+    Raises EOFError where it ends before its own end.
+    """
+    member = zlib.decompressobj(31)
+    for block in blocks:
+        while block:
+            if member.eof:
+                member = zlib.decompressobj(31)
+            yield member.decompress(block, BLOCK)
+            block = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        raise EOFError("gzip ended early")
+
+
 def _headers_of(response: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
@@ -636,13 +651,10 @@ class _Call:
         Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
         """
         read = getattr(response, "read1", response.read)
+        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
         try:
-            if _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip"):
-                import gzip
-
-                # of read1, too: read() would lose what came before a cut
-                read = gzip.GzipFile(fileobj=types.SimpleNamespace(read=read), mode="rb").read1
-            yield from iter(lambda: read(BLOCK), b"")
+            is_gzip = _headers_of(response).get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+            yield from _gunzip(blocks) if is_gzip else blocks
             if getattr(response, "length", None):
                 raise http.client.IncompleteRead(b"", response.length)
         except _TRANSPORT_ERRORS as error:
@@ -842,7 +854,8 @@ def _checked_base_url(url: Any) -> str:
         is_good = False
     if not is_good:  # it is not shown: it may hold a password
         raise InvalidRequestsError("base_url must be http(s)://host[:port][/path], without user:password, in ASCII")
-    return str(url).rstrip("/")
+    scheme, _, rest = str(url).rstrip("/").partition("://")
+    return f"{scheme.lower()}://{rest}"  # of HTTP://, http.client would make another Host behind a proxy
 
 
 def _checked_timeout(seconds: float | None) -> float | None:
@@ -1174,7 +1187,9 @@ class Batches:
             raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
         elapsed, batch = _stopwatch(), None
         end = _checked_timeout(timeout) or float("inf")
-        for outcome, delay in self._polls(message_batch_id, poll_interval, end, **options):
+        polls = self._polls(message_batch_id, poll_interval, end, **options)
+        while elapsed() < end:
+            outcome, delay = next(polls)
             if isinstance(outcome, MessageBatch):
                 batch = outcome
                 if on_poll:
@@ -1188,13 +1203,13 @@ class Batches:
                **options: Any) -> Iterator[tuple[MessageBatch | APIError, float]]:
         """Yield what each poll gives, a batch or a failure to wait through, and the seconds until the next one.
 
-        Nothing goes past ``end`` seconds.  Raises the other failures.
+        No read goes past ``end`` seconds.  Raises the other failures.
         """
         batches = self._client.with_options(max_retries=0).messages.batches
         elapsed, unknown = _stopwatch(), _stopwatch()  # since the start, and the last success
         least, grown, longest = POLL_SECONDS
         outcome: Any
-        while elapsed() < end:
+        while True:
             timeout = min(longest, end - elapsed(), self._client.timeout or longest)
             try:
                 outcome = batches.retrieve(batch_id, timeout=max(timeout, 0.001), **options)
@@ -1223,7 +1238,8 @@ def _at_origin(base_url: str, url: str) -> str:
     """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
     try:
         base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
-        path = urllib.parse.quote(f"/{parts.path.lstrip('/')}?{parts.query}".rstrip("?"), safe="/%?" + _PATH_SAFE)
+        path = "/" + parts.path.lstrip("/") + ("?" + parts.query if parts.query else "")
+        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
     except ValueError:
         raise APIResponseValidationError("The batch's results_url is no URL") from None
     if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
@@ -1275,9 +1291,8 @@ class Results:
             if end == len(text) and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
                 return row
         except (ValueError, RecursionError):
-            pass
-        if not line.endswith(b"\n"):
-            raise APIConnectionError(f"The results ended inside a row ({self._call})")
+            if not line.endswith(b"\n"):
+                raise APIConnectionError(f"The results ended inside a row ({self._call})") from None
         words = f"a row of {len(line)} bytes, after {received} good ones, is not JSON with a custom_id"
         raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
 
@@ -1407,6 +1422,8 @@ class _Part:
     waited_until: str = ""  # server time, at the latest, up to which the answer to closing is, or was, waited for
     batch_id: str | None = None
     is_adopted: bool = False
+    is_asked: bool = False  # the run stopped for it: --adopt is the answer
+    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
 
 
 @dataclass
@@ -1420,8 +1437,6 @@ class _Journal:
     workspace_id: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat())
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
-    foreign: list[str] = field(default_factory=list)  # batches that were adopted, and are not ours
-    asked: int | None = None  # the index of the part that a run stopped for: --adopt is the answer
 
     def is_collected(self) -> bool:
         return all(part.state == "collected" for part in self.parts)
@@ -1433,7 +1448,7 @@ class _Journal:
                 fields = json.load(file)
             return cls(**{**fields, "parts": [_Part(**part) for part in fields["parts"]]})
         except (ValueError, TypeError, KeyError) as error:
-            raise JobError(f"{path} is not the journal of a run ({error}); move it away to start anew") from None
+            raise JobError(f"{path} is not the journal of a run ({error}); to pay for all anew, move it away") from None
 
     def save(self, path: str) -> None:
         """Replace the journal in one step that survives a power cut."""
@@ -1522,7 +1537,6 @@ class Job:
         self._journal_path, self._rows_path = stem + ".job", stem + ".part"
         self._failed_path = ".failed".join(os.path.splitext(results))
         self._interval, self._settle, self._adopt = poll_interval, settle, adopt
-        self._polls: dict[str, Iterator[tuple[MessageBatch | APIError, float]]] = {}
         self._journal: Any = None
 
     @property
@@ -1531,7 +1545,8 @@ class Job:
         return [part.batch_id for part in self._journal.parts if part.state == "created"] if self._journal else []
 
     def run(self) -> bool:
-        """Do what is left, and return whether all succeeded.  Raises AnthropicError; run again, and it goes on."""
+        """Do what is left, and tell whether every request succeeded.  Raises AnthropicError, or OSError of a file."""
+        self._polls: dict[str, Iterator[tuple[MessageBatch | APIError, float]]] = {}
         with _locked(self._rows_path) as self._rows:
             try:
                 self._open()
@@ -1566,7 +1581,8 @@ class Job:
         self._journal = journal
         if not journal.is_collected():
             self._greet()
-            self._obey()
+        if self._adopt and not any(part.is_asked for part in journal.parts):
+            self._progress.say(f"--adopt {self._adopt}: not used, because no run has stopped to ask for it")
         self._save()
 
     def _try(self, part: _Part) -> None:
@@ -1671,7 +1687,9 @@ class Job:
 
         try:
             requests = (request for _, request in self._lines(part))
-            self._note(part, "created", self._once.messages.batches._create(requests, closing).id)
+            batch = self._once.messages.batches._create(requests, closing)
+            part.waited_until = part.noted_at  # no more
+            self._note(part, "created", batch.id)
         except BatchMayExistError:
             closing(0.0)  # its answer was waited for until now: it may have been made as late as this
             raise
@@ -1682,23 +1700,23 @@ class Job:
     def _note(self, part: _Part, state: str, batch_id: str | None = None, is_adopted: bool = False) -> None:
         if batch_id:
             self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.state, part.batch_id, part.is_adopted = state, batch_id, is_adopted
+        part.state, part.batch_id, part.is_adopted, part.is_asked = state, batch_id, is_adopted, False
         self._save()
 
     def _resolve(self, part: _Part) -> None:
         """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
         noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=10)  # clocks differ
         deadline = datetime.fromisoformat(part.waited_until) + timedelta(seconds=self._settle + 1)  # Date's grain
-        known = {*self._journal.foreign, *(other.batch_id for other in self._journal.parts)}
-        while part.state == "closing":
+        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
+        while part.state == "closing" and not self._obey(part):
             page = self._batches.list(limit=100)
             now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
             found = [batch.id for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page)
                      if (batch.created_at or noted) <= deadline and _size(batch) in (part.requests, None)
                      and batch.id not in known]
             if len(found) > 1:
-                raise self._question(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again "
-                                     "with --adopt ID, or with --adopt none if it is none of them: it is sent again")
+                self._ask(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with "
+                                "--adopt ID, or with --adopt none if it is none of them, which sends it again")
             elif found:
                 self._note(part, "created", found[0], is_adopted=True)
             elif now >= deadline:
@@ -1708,23 +1726,24 @@ class Job:
                     f"{self._name(part)}: looking whether its batch was made", f"until {deadline:%H:%M:%S}")
                 time.sleep(min(self._interval or POLL_SECONDS[1], (deadline - now).total_seconds()))
 
-    def _question(self, part: _Part, words: str) -> JobError:
-        """Return the error that stops the run; the next run's --adopt is the answer."""
-        self._journal.asked = self._journal.parts.index(part)
-        self._save()
-        return JobError(words)
+    def _obey(self, part: _Part) -> bool:
+        """Do with a part what --adopt says, if a run has stopped to ask for it; tell whether that was so."""
+        word = self._adopt
+        if not word or not part.is_asked:
+            return False
+        if word in (other.batch_id for other in self._journal.parts if other is not part):
+            raise JobError(f"Batch {word} is that of another part, and not of {self._name(part)}")
+        batch = None if word == "none" else self._batches.retrieve(word)
+        if batch and _size(batch) not in (part.requests, None):
+            raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
+        self._note(part, *(("created", word, True) if batch else ("planned",)))
+        return True
 
-    def _obey(self) -> None:
-        """Do what --adopt says with the part that the last run has asked for; the question is settled with this one."""
-        word, asked, self._journal.asked = self._adopt, self._journal.asked, None
-        if word and asked is None:
-            self._progress.say(f"--adopt {word}: not used, because the last run has not stopped to ask for it")
-        elif word:
-            part = self._journal.parts[asked]
-            batch = None if word == "none" else self._batches.retrieve(word)
-            if batch and _size(batch) not in (part.requests, None):
-                raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
-            self._note(part, *(("created", word, True) if batch else ("planned",)))
+    def _ask(self, part: _Part, question: str) -> None:
+        """Stop, and take the next run's --adopt as the answer."""
+        part.is_asked = True
+        self._save()
+        raise JobError(question)
 
     # -- wait
 
@@ -1748,7 +1767,10 @@ class Job:
             try:
                 outcome, delay = next(polls)
             except NotFoundError as error:
-                raise self._lost(part, f"the API knows it no longer ({error})") from error
+                del self._polls[part.batch_id]  # it has ended with this
+                self._lost(part, f"the API knows it no longer ({error})")
+                delays.append(0.0)
+                continue
             if not isinstance(outcome, MessageBatch):
                 self._progress.live(f"waiting: {outcome}")
             elif outcome.processing_status == "ended":
@@ -1761,22 +1783,25 @@ class Job:
             self._progress.batches(running, len(self._journal.parts))
         time.sleep(min(delays))
 
-    def _lost(self, part: _Part, why: str) -> JobError:
-        return self._question(part, f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the "
-                              "right workspace's key, run again; or send the part again, and pay again: --adopt none")
+    def _lost(self, part: _Part, why: str) -> None:
+        """Stop for a batch that gives no results, unless --adopt says what to do."""
+        if not self._obey(part):
+            self._ask(part, f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of "
+                            "the right workspace, run again; or send the part again, and pay again: --adopt none")
 
     # -- collect
 
     def _collect(self, part: _Part, batch: MessageBatch) -> None:
         """Append the rows of an ended batch to RESULTS.part, from where it stopped."""
         if not batch.results_url:
-            raise self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
+            self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
+            return
         wanted = {request["custom_id"] for _, request in self._lines(part)}
         if part.is_adopted:  # then no row is taken before all are known to be ours
             for _, row in self._batches.results(batch.id)._rows(set()):
                 if row["custom_id"] not in wanted:
                     self._progress.say(f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours")
-                    self._journal.foreign.append(batch.id)
+                    part.foreign.append(batch.id)
                     self._note(part, "closing")
                     return
         seen, unsynced = wanted & self._collected, 0
@@ -1869,8 +1894,9 @@ def _refuse_existing(*paths: str) -> None:
 
 
 def _clock(span: timedelta) -> str:
-    """Return a span of time as h:mm:ss."""
-    return str(max(span, timedelta())).partition(".")[0]
+    """Return a span of time as h:mm:ss, more than a day in hours, too."""
+    minutes, seconds = divmod(max(0, int(span.total_seconds())), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
 # ---- Sandbox ---------------------------------------------------------------------------------------------------
@@ -2022,7 +2048,7 @@ class Sandbox:
         if not isinstance(body, dict) or not body.get("model") or not body.get("messages"):
             raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
-            raise ValueError(f"{name}: Extra inputs are not permitted")
+            raise ValueError(f"{name!r}: Extra inputs are not permitted")
         return {"input_tokens": len(_encode_json(body)) // 4}
 
 
@@ -2112,7 +2138,7 @@ class _Progress:
         """Show the line of the moment; elsewhere than on a terminal only when it changes, without its times."""
         try:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        except OSError:  # no terminal
+        except (OSError, ValueError, AttributeError):  # no terminal (Windows, python/cpython#93203), or no file
             self._write(line + "\n" if line != self._last else "")
         else:
             shown = ", ".join(filter(None, (line, times)))[: columns - 1]

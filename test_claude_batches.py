@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import base64
 import collections
@@ -355,6 +356,7 @@ def test_an_empty_or_climbing_id_is_refused_before_anything_is_sent(given):
 def test_base_url_may_have_a_port_and_a_path(path):
     assert sent(lambda c: c.models.retrieve("m"), MODEL, base_url=BASE + path)[0].full_url == (
         BASE + path.rstrip("/") + "/v1/models/m")
+    assert Anthropic(api_key="k1", base_url="HTTP://Host/Path").base_url == "http://Host/Path"  # as http.client asks
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -1850,6 +1852,17 @@ def test_gzip_in_several_members_is_undone(serve):
     packed = gzip.compress(ROWS[:100]) + gzip.compress(ROWS[100:])
     server = serve(results_api(part(packed, len(packed), "chunked", "clean", {"Content-Encoding": "gzip"})))
     assert taken(client_of(server).messages.batches.results("msgbatch_1")) == (IDS, None)
+    single = b"".join(b"1\r\n%c\r\n" % byte for byte in packed) + b"0\r\n\r\n"  # each byte on its own
+    chunked = {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}
+    server = serve(results_api(reply(body=single, framing="close", headers=chunked)))
+    assert taken(client_of(server, max_retries=0).messages.batches.results("msgbatch_1")) == (IDS, None)
+
+
+@pytest.mark.parametrize("row", [b'{"id": "b"}', b'{"custom_id": 7}', b"[1]", b'{"custom_id": "b"} x'])
+def test_a_last_row_that_is_json_and_none_of_ours_is_no_lost_connection(serve, row):
+    server = serve(results_api(reply(body=ROWS[:ROW_ENDS[5]] + row)))
+    names, error = taken(client_of(server).messages.batches.results("msgbatch_1"))
+    assert names == IDS[:6] and type(error) is APIResponseValidationError and len(server.received) == 2
 
 
 def test_rows_of_nobody_are_an_error(serve):
@@ -1972,7 +1985,7 @@ def test_no_redirect_is_followed(serve, clock, name):
 
 
 @pytest.mark.parametrize("prefix", ["", "/gateway/anthropic"])
-@pytest.mark.parametrize("path", [BATCHES + "/msgbatch_1/results", "/archive/a%2Fb;c?sig=a%2Bb&x=1"])
+@pytest.mark.parametrize("path", [BATCHES + "/msgbatch_1/results", "/archive/a%2Fb;c?sig=a%2Bb&x=1?"])
 def test_a_results_url_elsewhere_is_read_through_base_url(serve, path, prefix):
     elsewhere = serve([reply(body=ROWS)])
 
@@ -2814,7 +2827,7 @@ def test_models_are_listed_by_lifecycle_and_found_by_alias(sandbox):
 @pytest.mark.parametrize("more, refused", [
     ({}, None), (dict.fromkeys(claude_batches.COUNTED[2:], {}), None), ({"max_tokens": 1}, "max_tokens"),
     ({"stream": False}, "stream"), ({"metadata": {}}, "metadata"), ({"model": None}, "model"),
-    ({"messages": []}, "messages"),
+    ({"messages": []}, "messages"), ({"\ud800": 1}, "ud800"),
 ])
 def test_count_tokens_takes_its_own_fields_and_no_other(sandbox, more, refused):
     answer = ask(sandbox, "POST", COUNT, dict({"model": "m", "messages": HELLO["messages"]}, **more))
@@ -2928,6 +2941,12 @@ def test_results_are_printed_or_saved_byte_for_byte_whole_or_not_at_all_and_neve
     mixed = running(slow, request("a"), request("expired"))
     end(slow, mixed)
     assert cli("results", mixed.id)[0] == 3
+    odd = running(slow, request("a"), request("b"))
+    end(slow, odd)
+    with monkeypatch.context() as patch:
+        lines = [b'{"custom_id":"a","result":1}\n', b'{"custom_id":"b"}\n']
+        patch.setattr(claude_batches._SandboxBatch, "rows", lambda batch: lines)
+        assert cli("results", odd.id) == (3, b"".join(lines), "")
     whole = claude_batches._SandboxBatch.rows
     monkeypatch.setattr(claude_batches._SandboxBatch, "rows", lambda batch: itertools.islice(whole(batch), 1))
     status, out, err = cli("results", batch.id, "-o", "torn.jsonl")
@@ -3149,6 +3168,23 @@ def test_a_wait_that_is_no_terminal_gets_a_line_per_change(slow):
     end(slow, batch)
     status, _, err = finish(process)
     assert (status, err.splitlines()) == (3, ["ended: 2 canceled"])
+
+
+@pytest.mark.parametrize("given", [
+    {}, {"fileno": lambda: 99_999}, {"fileno": lambda: int("x")}, {"fileno": io.StringIO().fileno}])
+def test_the_live_line_takes_any_stream(monkeypatch, given):  # Windows before 3.12: a ValueError
+    stream = io.StringIO()
+    bare = argparse.Namespace(write=stream.write, flush=stream.flush, **given)
+    monkeypatch.setattr(sys, "stderr", bare)
+    progress = claude_batches._Progress()
+    for line in ("a", "a", "b"):
+        progress.live(line, "0:00:01")
+    assert stream.getvalue() == "a\nb\n"
+
+
+def test_times_are_told_in_hours_minutes_and_seconds():
+    spans = [timedelta(seconds=seconds) for seconds in (-1, 0.9, 3661, 86400, 176461)]
+    assert [*map(claude_batches._clock, spans)] == ["0:00:00", "0:00:00", "1:01:01", "24:00:00", "49:01:01"]
 
 
 @posix
@@ -4232,6 +4268,24 @@ def test_adopt_takes_no_batch_of_another_size(case):
     expect(job.run("--adopt", "msgbatch_000"), 1, "has 1 requests")
     expect(job.run("--adopt", "msgbatch_999"), 1, "404")
     expect(job.run("--adopt", "msgbatch_002"), 0)
+    job.check()
+
+
+def test_adopt_takes_no_batch_of_another_part(case):
+    job = case(parts=2, faults={"create": [None, ["both", OTHERS]]}, settings={"runs": 30})
+    expect(job.run(), 1, "msgbatch_001", "msgbatch_002")
+    expect(job.run("--adopt", "msgbatch_000"), 1, "msgbatch_000 is that of another part")
+    job.control(settings={"runs": 0})
+    expect(job.run("--adopt", "msgbatch_002"), 0, "msgbatch_002 (adopted)")
+    job.check()
+
+
+def test_a_batch_that_is_there_after_all_is_not_paid_again(case):
+    job = begun(case)
+    job.control(change={"msgbatch_001": {"lost": True}})
+    expect(job.run(NOT_FOUND_SECONDS=0.1), 1, "msgbatch_001", "--adopt none")
+    job.control(change={"msgbatch_001": {"lost": False}})
+    expect(job.run("--adopt", "none"), 0)
     job.check()
 
 
