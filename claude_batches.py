@@ -566,10 +566,7 @@ _TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, z
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Undo gzip of what has come, at most BLOCK bytes at a time; the gzip module would first fill a buffer.
-
-    Raises EOFError where it ends before its own end.
-    """
+    """Undo gzip of what has come; the gzip module would first fill a buffer.  Raises EOFError where it is cut."""
     member = zlib.decompressobj(31)
     for block in blocks:
         while block:
@@ -2371,7 +2368,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it
     sys.stderr = sys.stderr or open(os.devnull, "w")
     with contextlib.suppress(AttributeError):  # a notebook's has no such method
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     argv, status = sys.argv[1:] if argv is None else argv, 0
     args = _parse(argv)
     with contextlib.suppress(ValueError):  # not in the main thread

@@ -4336,6 +4336,15 @@ def test_an_adopted_batch_of_somebody_else_is_refuted_at_download(case, word):
         assert "msgbatch_001 (adopted)" in text
 
 
+def test_after_an_answer_nothing_is_waited_for_where_a_batch_is_lost_and_another_one_is_refuted(case):
+    job = begun(case, parts=1, insert=[{"ids": OTHERS, "after": -60}])
+    job.control(change={"msgbatch_001": {"lost": True}})
+    expect(job.run(NOT_FOUND_SECONDS=0.1), 1, "msgbatch_001", "--adopt none")
+    result = job.run("--adopt", "msgbatch_000", "--settle", "0", NOT_FOUND_SECONDS=0.1)
+    assert "looking" not in expect(result, 0, "not ours", "batch msgbatch_002")
+    job.check(times=2)
+
+
 def test_a_kill_right_after_a_refutation_keeps_it(case):
     def killed(n):
         job = case(parts=1, faults={"create": [["twin", OTHERS]]})
