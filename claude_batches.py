@@ -1693,6 +1693,10 @@ class Job:
         except APIError:  # no batch was made
             self._note(part, "planned")
             raise
+        except KeyboardInterrupt:
+            if part.state == "closing":
+                self._progress.say(f"{self._name(part)}: its batch may exist, and be billed; the next run looks")
+            raise
 
     def _note(self, part: _Part, state: str, batch_id: str | None = None, is_adopted: bool = False) -> None:
         if batch_id:

@@ -4200,6 +4200,17 @@ def test_killed_while_a_late_answer_is_waited_for_the_run_finds_the_batch(tmp_pa
         job.check()
 
 
+@posix
+def test_an_interrupted_create_whose_answer_is_awaited_may_have_made_a_batch(case):
+    job = case(parts=1, faults={"create": [["hold", 20]]})
+    process = job.start()
+    job.until(lambda state: state["batches"])
+    process.send_signal(signal.SIGINT)
+    expect(job.end(process), 130, "part 1 of 1 (20 requests): its batch may exist, and be billed", "to go on: ")
+    expect(job.run(), 0, "msgbatch_000 (adopted)")
+    job.check()
+
+
 def test_adopt_answers_no_question_that_was_not_asked(case):
     job = case(parts=2, faults={"create": [["make"]]})
     expect(job.run("--adopt", "none"), 0, "--adopt none: not used", "msgbatch_000 (adopted)")
