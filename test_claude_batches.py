@@ -2234,6 +2234,17 @@ def test_no_read_of_a_wait_takes_longer_than_a_minute_or_goes_past_the_end(clock
     assert clock.now - 1000 <= 150.01 and max(opener.timeouts) == most
 
 
+def test_a_wait_polls_no_more_once_its_time_is_over(clock, monkeypatch):
+    def monotonic():
+        clock.now += 0 if len(opener.timeouts) == 1 else 0.001  # getting ready takes time, too
+        return clock.now
+
+    client, opener = polls_of(clock, lambda at: "in_progress")
+    monkeypatch.setattr(clock, "monotonic", monotonic)
+    failure_of(lambda: client.messages.batches.wait("m", timeout=10, poll_interval=60))
+    assert len(opener.timeouts) == 1
+
+
 def test_the_sleep_of_a_laptop_counts_as_waiting(clock, monkeypatch):
     def sleep(seconds):
         clock.now += seconds
