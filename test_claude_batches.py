@@ -4311,6 +4311,25 @@ def test_a_batch_that_is_there_after_all_is_not_paid_again(case):
     job.check()
 
 
+def test_a_job_that_stopped_is_run_again_in_the_same_process(monkeypatch, tmp_path):
+    def hide(*_):
+        hidden.update(sandbox._batches)
+        sandbox._batches.clear()
+
+    monkeypatch.setattr(claude_batches, "NOT_FOUND_SECONDS", 0.0)
+    requests, results, hidden = tmp_path / "requests.jsonl", tmp_path / "results.jsonl", {}
+    requests.write_text(json.dumps(job_request("a")))
+    progress = argparse.Namespace(say=print, live=print, batches=hide)
+    with Sandbox(seconds=0.3) as sandbox:
+        client = Anthropic(base_url=sandbox.url, api_key="sandbox")
+        job = claude_batches.Job(client, str(requests), str(results), progress=progress, poll_interval=0.01)
+        with pytest.raises(claude_batches.JobError, match="the API knows it no longer"):
+            job.run()
+        sandbox._batches.update(hidden)
+        progress.batches = print
+        assert job.run() is True and len(results.read_bytes().splitlines()) == 1
+
+
 @pytest.mark.parametrize("parts, word", [(2, "msgbatch_001"), (1, "none")])
 def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(case, parts, word):
     ids = [f"request-{i}" for i in range(20 if parts == 1 else 30)]  # no part but the first has the twin's size
