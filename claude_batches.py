@@ -603,6 +603,7 @@ class _Call:
         return text
 
     def connection_error(self, error: Exception) -> APIConnectionError:
+        """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
         link: BaseException | None = error
         for _ in range(8):  # http.client's exceptions quote a status line, or a chunk's size, that is none
             if link:
@@ -1255,7 +1256,7 @@ class Results:
         self._objects = (MessageBatchIndividualResponse(row) for _, row in self._rows(set()))
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line and JSON of each row whose custom_id is not in ``seen``, and add it there."""
+        """Yield line, with its newline, and JSON of each row whose custom_id is not in ``seen``, and add it there."""
         try:
             while True:
                 try:
@@ -1266,7 +1267,7 @@ class Results:
                         if row["custom_id"] not in seen:
                             seen.add(row["custom_id"])
                             self._call.failures = 0
-                            yield line, row
+                            yield line.rstrip(b"\n") + b"\n", row
                     if len(seen) > (self._expected or len(seen)):
                         words = f"{len(seen)} rows for {self._expected} requests"
                         raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
@@ -1440,6 +1441,7 @@ class _Journal:
 
     @classmethod
     def load(cls, path: str) -> _Journal:
+        """Read a journal.  Raises JobError where the file is none."""
         try:
             with open(path, encoding="utf-8") as file:
                 fields = json.load(file)
@@ -1685,7 +1687,7 @@ class Job:
         try:
             requests = (request for _, request in self._lines(part))
             batch = self._once.messages.batches._create(requests, closing)
-            part.waited_until = part.noted_at  # no more
+            part.waited_until = part.noted_at  # the answer has come, and is waited for no longer
             self._note(part, "created", batch.id)
         except BatchMayExistError:
             closing(0.0)  # its answer was waited for until now: it may have been made as late as this
@@ -1809,7 +1811,7 @@ class Job:
         for line, row in self._batches.results(batch.id)._rows(seen):
             if row["custom_id"] not in wanted:
                 raise JobError(f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in {self._name(part)}")
-            unsynced += self._rows.write(line.rstrip(b"\n") + b"\n")
+            unsynced += self._rows.write(line)
             if unsynced > SYNC_BYTES:
                 self._note_rows()
                 unsynced = 0
@@ -2260,7 +2262,7 @@ def _results(args: Any) -> int:
         file = stack.enter_context(open(os.path.join(folder, "results"), "wb")) if folder else sys.stdout.buffer
         failed = 0
         for line, row in results._rows(set()):
-            file.write(line if line.endswith(b"\n") else line + b"\n")
+            file.write(line)
             failed += getattr(MessageBatchIndividualResponse(row).result, "type", None) != "succeeded"
         if folder:
             _sync(file)
