@@ -2193,7 +2193,9 @@ def _run(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
     if not os.path.isfile(args.requests):
-        raise InvalidRequestsError(f"{args.requests}: run needs a regular file, to read it again")
+        is_there = args.requests == "-" or os.path.exists(args.requests)
+        words = "run needs a regular file, to read it again" if is_there else "No such file"
+        raise InvalidRequestsError(f"{args.requests}: {words}")
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
         _print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])

@@ -3086,7 +3086,8 @@ def test_run_never_starts_for_results_that_exist(untouched, cli, name, is_link):
 @pytest.mark.parametrize("args, words", [
     ((), "COMMAND"), (("none",), "none"), (("run", "r.jsonl"), "-o RESULTS is required"), (("create",), "REQUESTS"),
     (("run", "-", "-o", "out"), "-: run needs a regular file"), (("run", ".", "-o", "out"), "regular file"),
-    (("run", "none.jsonl", "-o", "out"), "none.jsonl"), (("run", "none.jsonl", "--dry-run"), "none.jsonl"),
+    (("run", "none.jsonl", "-o", "out"), "none.jsonl: No such file"),
+    (("run", "none.jsonl", "--dry-run"), "none.jsonl: No such file"),
     (("create", "none.jsonl"), "none.jsonl: No such file"), (("count-tokens", "."), ".: "),
     (("run", "empty.jsonl", "-o", "out"), "empty.jsonl: no requests"), (("create", "empty.jsonl"), "at least one"),
     (("list", "--limit", "0"), "--limit"), (("list", "--limit", "x"), "--limit"), (("retrieve",), "ID"),
