@@ -979,8 +979,8 @@ class Anthropic:
                     raise
                 if self._outlive:
                     self._outlive(error)
-                else:
-                    self._pause(call, error)
+                elif not self._pause(call, error):
+                    raise
 
     def _open(self, call: _Call) -> Any:
         """Send a call once and return its response, the body not read yet.  Raises APIError unless it is 2xx."""
@@ -1007,17 +1007,18 @@ class Anthropic:
                     break
         raise call.status_error(status, _headers_of(response), raw)
 
-    def _pause(self, call: _Call, error: APIError) -> None:
-        """Sleep before the next try, for as long as the answer asks, and log why.  Raises where there is none."""
+    def _pause(self, call: _Call, error: APIError) -> bool:
+        """Sleep before the next try, for as long as the answer asks, and log why; return False where there is none."""
         import logging  # not before it is needed: it takes a while
 
         call.failures += 1
         if call.failures > self.max_retries or not _may_repeat(error, call.body):
-            raise error
+            return False
         seconds = _retry_after(error.headers) or _backoff(call.failures)
         call.headers["x-stainless-retry-count"] = str(call.failures)
         logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", call.failures, call, seconds, error)
         time.sleep(seconds)
+        return True
 
     def _fetch(self, kind: Callable[..., T], method: str, path: str, **options: Any) -> T:
         """Send a request and return the answer as an object of the class ``kind``."""
@@ -1298,7 +1299,8 @@ class Results:
         """Open the results again.  Raises IncompleteResultsError where that does not help."""
         self._response.close()
         try:
-            self._client._pause(self._call, lost)
+            if not self._client._pause(self._call, lost):
+                raise lost
             self._response = self._client._send(self._call, lambda response: response, _FINAL)
         except APIError as error:
             raise IncompleteResultsError(

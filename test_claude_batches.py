@@ -12,6 +12,7 @@ import dataclasses
 import datetime as dt
 import email.message
 import email.utils
+import gc
 import gzip
 import hashlib
 import http.client
@@ -44,6 +45,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import urllib.response
+import weakref
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -106,7 +108,9 @@ def pauses(monkeypatch, tmp_path, caplog):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, a child would inherit that
     caplog.set_level(logging.DEBUG)
+    gc.disable()  # where it runs in a deep list's parse, finalizers meet the recursion limit, which ends Python 3.8
     yield no_pause.seconds
+    gc.enable()
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert KEY not in caplog.text
@@ -777,6 +781,17 @@ def test_results_of_a_running_batch_fail_at_the_call():
     with pytest.raises(AnthropicError, match="b1.*in_progress"):
         client.messages.batches.results("b1")
     assert len(opener.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [(404, {}, api_error()), (500, {}, b""), (200, {}, b"<html>"), OSError()])
+def test_an_error_that_is_let_go_takes_its_answer_along(answer):
+    client, opener = make(answer, max_retries=0)
+    with pytest.raises(APIError) as caught:
+        client.messages.batches.retrieve("b1")
+    left = [weakref.ref(one) for one in [caught.value, *opener.responses]]
+    opener.responses.clear()
+    del caught, answer  # no cycle: the collector is off
+    assert [ref() for ref in left] == [None] * len(left)
 
 
 # ---- Retries -----------------------------------------------------------------------------------------------------
