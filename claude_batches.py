@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT-0
 """Claude's Message Batches API in one file, on the standard library alone.
 
-From the project claude-batches; copy it beside your script, or paste any part of it, without notice.  It speaks
-for the Message Batches, Models and token counting endpoints under the names of the official Python SDK, so that
-changing between the two is one import line.  The shortest program::
+From the project claude-batches; copy it beside your script, or paste any part of it: no notice is needed.  It calls
+the Message Batches, Models and token counting endpoints under the names of the official Python SDK, so that changing
+between the two is one import line.  The shortest program::
 
     from claude_batches import Anthropic
 
@@ -30,7 +30,7 @@ many are missing; memory stays flat at 100,000 requests; the API key goes to one
         │   ├── APITimeoutError
         │   └── IncompleteResultsError              results ended early, and no retry helped
         ├── APIResponseValidationError              an answer that breaks the API's own rules
-        ├── BatchMayExistError                      the answer to a create was lost
+        ├── BatchMayExistError                      a create went out whole, and no answer says what came of it
         └── APIStatusError                          an answer that says no
             ├── BadRequestError 400, AuthenticationError 401, PaymentRequiredError 402,
             │   PermissionDeniedError 403, NotFoundError 404, RequestTimeoutError 408, ConflictError 409,
@@ -61,8 +61,8 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
@@ -101,8 +101,8 @@ ANSWER_TIMEOUT = 5.0  # seconds for the answer of a server that broke the upload
 MAX_RETRIES = 2  # as in the SDK
 LOOK_SECONDS = 30.0  # the longest look for a batch whose create lost its answer
 CLOCK_SLACK = timedelta(seconds=60)  # how far that look goes back before the create
-POLL_SECONDS = (1.0, 5.0, 60.0)  # least, first and longest interval between two polls
-NOT_FOUND_SECONDS = 30.0  # so long a poll's 404 is forgiven: a fresh batch gives some
+POLL_LEAST, POLL_FIRST, POLL_LONGEST = 1.0, 5.0, 60.0  # seconds between two polls
+NOT_FOUND_SECONDS = 30.0  # how long a poll's 404 is forgiven: a fresh batch gives some
 BLOCK = 128 * 1024  # bytes of one read or write; a write's timeout is for the whole block
 SPOOL_BYTES = 4 * 1024 * 1024  # up to here the body of a create is kept in memory
 
@@ -128,17 +128,24 @@ class WaitTimeoutError(AnthropicError, TimeoutError):
 
 
 class APIError(AnthropicError):
-    """A request failed.  ``body``: the answer's JSON or text; ``headers``: by names in lower case; None if unknown."""
+    """A request failed.  What the answer did not tell, or no answer came to tell, is None.
+
+    ``type``: the API's word for it; ``body``: the answer's JSON, or its text; ``headers``: by names in lower case.
+    """
 
     status_code: int | None = None
     request_id: str | None = None
     type: str | None = None
     body: object = None
-    headers: Mapping[str, str] = {}  # empty if unknown
+    headers: Mapping[str, str] = {}
     _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
     _is_api_form = False  # the API's own error body: the answer is not of something on the way
     _is_refused = False  # the API, or a gateway before it, said that it made no batch
-    message = property(str, doc="What str() gives.")
+
+    @property
+    def message(self) -> str:
+        """What str() gives."""
+        return str(self)
 
 
 class APIConnectionError(APIError):
@@ -163,11 +170,11 @@ class APIResponseValidationError(APIError):
 
 
 class BatchMayExistError(APIError):
-    """The whole body of a create went out and its answer was lost: the batch may exist, and be billed.
+    """The whole body of a create went out, and no answer says what came of it: the batch may exist, and be billed.
 
     ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of
-    that size, or of none told, made since then; None if the look failed.  An empty list proves nothing: a body that
-    something on the way holds back makes its batch later.  The cause is chained.
+    that size, or of none told, made since a minute before that; None if the look for them failed.  An empty list
+    proves nothing: a body that something on the way holds back makes its batch later.  The cause is chained.
     """
 
     request_count: int = 0
@@ -176,7 +183,10 @@ class BatchMayExistError(APIError):
 
 
 class APIStatusError(APIError):
-    """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's."""
+    """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's.
+
+    Source: API reference, Errors.
+    """
 
     status_code: int
     api_message: str | None = None
@@ -184,22 +194,23 @@ class APIStatusError(APIError):
     error_code: str | None = None
     _by_status: dict[int, type[APIStatusError]] = {}
 
-    def __init_subclass__(cls, status: int = 0) -> None:  # 0: a class of the caller's own
-        cls._by_status[status] = cls
+    def __init_subclass__(cls, status: int | None = None) -> None:  # None: a class of the caller's own
+        if status:
+            cls.status_code, cls._by_status[status] = status, cls
 
 
 class BadRequestError(APIStatusError, status=400): """The request breaks a rule."""
 class AuthenticationError(APIStatusError, status=401): """The key is missing or wrong."""
-class PaymentRequiredError(APIStatusError, status=402): """A matter of billing."""
+class PaymentRequiredError(APIStatusError, status=402): """Billing keeps the API from it."""
 class PermissionDeniedError(APIStatusError, status=403): """The key may not do this."""
 class NotFoundError(APIStatusError, status=404): """No such batch, model or path, or not yet."""
 class RequestTimeoutError(APIStatusError, status=408): """The server gave up waiting for the request."""
 class ConflictError(APIStatusError, status=409): """Something else is changing the same thing."""
 class ContentTooLargeError(APIStatusError, status=413): """The body is too large."""
-class UnprocessableEntityError(APIStatusError, status=422): """Understood, and refused."""
+class UnprocessableEntityError(APIStatusError, status=422): """The request is well formed, but cannot be done."""
 class RateLimitError(APIStatusError, status=429): """Too many calls, a full queue, or a spend limit."""
 class InternalServerError(APIStatusError, status=500): """500 and above: the server failed."""
-class ServiceUnavailableError(InternalServerError, status=503): """Not now."""
+class ServiceUnavailableError(InternalServerError, status=503): """The API is not there at the moment."""
 class GatewayTimeoutError(InternalServerError, status=504): """Something behind the gateway took too long."""
 class OverloadedError(InternalServerError, status=529): """The API has too much to do."""
 
@@ -227,7 +238,7 @@ def _field(name: str, kind: Callable[[Any], Any]) -> property:
 
     def read(obj: Any) -> Any:
         value = obj.__dict__.get(name)
-        if kind is _parse_time:
+        if kind is _parse_time:  # the text stays, for to_dict()
             return value if isinstance(value, datetime) else _parse_time(value)
         if type(value) is dict:
             value = obj.__dict__[name] = kind(value)
@@ -235,7 +246,10 @@ def _field(name: str, kind: Callable[[Any], Any]) -> property:
             value[:] = [kind(item) if type(item) is dict else item for item in value]
         return value
 
-    return property(read, lambda obj, value: obj.__dict__.update({name: value}))
+    def write(obj: Any, value: Any) -> None:
+        obj.__dict__[name] = value
+
+    return property(read, write)
 
 
 class _Object:
@@ -248,12 +262,13 @@ class _Object:
 
     def __init_subclass__(cls) -> None:
         _KINDS[cls.__name__] = cls
-        for declared in fields(dataclass(init=False, eq=False, repr=False)(cls)):  # type: ignore[arg-type]
-            kinds = [_KINDS[word] for word in re.findall(r"\w+", str(declared.type)) if word in _KINDS]
-            setattr(cls, declared.name, _field(declared.name, kinds[0]) if kinds else None)
+        dataclass(init=False, eq=False, repr=False)(cls)
+        for name, annotation in getattr(cls, "__annotations__", {}).items():  # 3.8: none where none are declared
+            kinds = [_KINDS[word] for word in re.findall(r"\w+", annotation) if word in _KINDS]
+            setattr(cls, name, _field(name, kinds[0]) if kinds else None)
         for name in dir(cls):
             method = getattr(cls, name)
-            if callable(method) and not name.startswith("_"):  # no __dict__ hides a property
+            if callable(method) and not name.startswith("_"):  # a field in __dict__ hides a method, but no property
                 setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
     def __init__(self, taken: dict[str, Any] | None = None, headers: Mapping[str, str] = {}, /, **fields: Any) -> None:
@@ -261,7 +276,7 @@ class _Object:
 
     @property
     def _request_id(self) -> str | None:
-        """The request id of the answer that this object is; None inside one."""
+        """The request id of the answer that this object is; None for an object inside one."""
         return self._headers.get("request-id")
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,11 +287,14 @@ class _Object:
         return self.to_dict() == other.to_dict() if type(self) is type(other) else NotImplemented
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__dict__)})"
 
 
 class OpenObject(_Object):
-    """An object whose fields are not declared here: one that is missing is None, one inside is another of these."""
+    """An object whose fields this file does not declare: one that is missing is None, whatever its name.
+
+    In an answer, an object inside one is another of these.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -298,7 +316,7 @@ class MessageBatchRequestCounts(_Object):
 
 
 class MessageBatch(_Object):
-    """A batch.  ``processing_status`` is ``in_progress``, ``canceling`` or ``ended``; only then it has results."""
+    """A batch.  ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``, when it has results."""
 
     id: str
     type: str | None
@@ -335,7 +353,7 @@ class ContentBlock(_Object):
     type: str | None
     citations: list[OpenObject] | None
     caller: OpenObject | None
-    content: Any | OpenObject
+    content: Any | OpenObject  # a text, or objects
 
 
 class Usage(_Object):
@@ -441,7 +459,10 @@ class Page(_Object):
         return self.has_more is not False and bool(self.data) and self.next_page_info() is not None
 
     def get_next_page(self) -> Page:
-        """Fetch the next page; raises RuntimeError on the last one, APIResponseValidationError for a cursor again."""
+        """Fetch the next page.
+
+        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that came before.
+        """
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
             raise RuntimeError("No next page: ask has_next_page() before get_next_page()")
@@ -466,15 +487,19 @@ class Page(_Object):
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their newlines, at a cost linear in their length."""
-    pieces: list[bytes] = []  # not of str.splitlines(), which splits at U+2028, too: legal inside a JSON string
-    for piece in itertools.chain.from_iterable(map(io.BytesIO, blocks)):
-        pieces.append(piece)
-        if piece.endswith(b"\n"):
-            yield b"".join(pieces)
-            pieces.clear()
-    if pieces:
-        yield b"".join(pieces)
+    """Yield lines with their newlines, at a cost linear in their length.
+
+    They end at \\n alone, as BytesIO has it: str.splitlines() would split at U+2028, too, legal inside a JSON string.
+    """
+    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
+    for block in blocks:
+        for piece in io.BytesIO(block):
+            begun.append(piece)
+            if piece.endswith(b"\n"):
+                yield b"".join(begun)
+                begun.clear()
+    if begun:
+        yield b"".join(begun)
 
 
 def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
@@ -494,7 +519,10 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
 
 
 def _stopwatch() -> Callable[[], float]:
-    """Return what tells the seconds since now.  A laptop's sleep counts: the monotonic clock may stand still then."""
+    """Return a function that tells the seconds since this call.
+
+    A laptop's sleep counts, during which the monotonic clock may stand still; the wall clock may be set back.
+    """
     monotonic, wall = time.monotonic(), time.time()
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
@@ -567,7 +595,7 @@ _TRANSPORT_ERRORS = (OSError, http.client.HTTPException, ValueError, EOFError, z
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Undo gzip of what has come; the gzip module would first fill a buffer.  Raises EOFError where it is cut."""
-    member = zlib.decompressobj(31)
+    member = zlib.decompressobj(31)  # 31: with gzip's header, of any window
     for block in blocks:
         while block:
             if member.eof:
@@ -582,30 +610,32 @@ def _headers_of(response: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
-@dataclass
+@dataclass(repr=False)
 class _Call:
     """One request, ready to be sent as often as it takes."""
 
     method: str
     url: str
-    headers: dict[str, str] = field(repr=False)
+    headers: dict[str, str]
     body: bytes | _Body | None
     timeout: float | None
     failures: int = 0  # in a row
 
-    def __str__(self) -> str:  # for messages: a query may hold a gateway's key
+    def __repr__(self) -> str:  # what messages show: headers hold the key, and a query may hold a gateway's
         return f"{self.method} {self.url.partition('?')[0]}"
 
     def masked(self, text: str) -> str:
         """Return a text of the other side's without the key that it may repeat."""
-        for secret in (self.headers.get(name, "").rpartition(" ")[2] for name in _SECRET_HEADERS):
-            text = text.replace(secret, "***") if len(secret) > 7 else text  # a shorter one is none, but may be a word
+        for name in _SECRET_HEADERS:
+            secret = self.headers.get(name, "").rpartition(" ")[2]  # without "Bearer"
+            if len(secret) > 7:  # "sandbox" and the like hide nothing, and may be words of the text
+                text = text.replace(secret, "***")
         return text
 
     def connection_error(self, error: Exception) -> APIConnectionError:
         """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
         link: BaseException | None = error
-        for _ in range(8):  # http.client's exceptions quote a status line, or a chunk's size, that is none
+        for _ in range(8):  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
             if link:
                 link.args = tuple(self.masked(arg) if isinstance(arg, str) else arg for arg in link.args)
                 link = link.__cause__ or link.__context__
@@ -662,11 +692,13 @@ class _Call:
         """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
         with contextlib.closing(response):
             raw = b"".join(self.blocks(response))
-        with contextlib.suppress(ValueError, RecursionError):
-            fields = json.loads(raw)
-            if isinstance(fields, dict):
-                return fields, _headers_of(response)
-        raise APIConnectionError(f"The answer is not the API's JSON, but {len(raw)} bytes of something else ({self})")
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise APIConnectionError(f"The answer is no JSON object, but {len(raw)} bytes of something else ({self})")
+        return answer, _headers_of(response)
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -693,27 +725,29 @@ def _backoff(failures: int) -> float:
 
 
 def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
-    """Tell whether to send the request again: one that makes nothing by the SDK's rule.
+    """Tell whether to send the request again: by the SDK's rule, and a create only if no batch can have come of it.
 
-    A create only if no batch can have come of it, because the API said so, or because its body had not gone out whole
-    when it failed, whichever exception came.
+    That is so where the API said so, or where its body had not gone out whole when it failed, whichever exception came.
     """
     should = error.headers.get("x-should-retry")
     may = error._is_transient and should != "false"
     if not isinstance(body, _Body):
         return may or should == "true"
-    return may and (error._is_api_form or error.status_code == 429 if error._is_refused else not body.is_sent)
+    if error._is_refused:
+        return may and (error._is_api_form or error.status_code == 429)
+    return may and not body.is_sent
 
 
 def _jsonable(value: Any) -> Any:
-    """Return what the SDK sends for a value that json does not know."""
+    """Return what the SDK sends for a value that json does not know.  Raises TypeError where it sends none."""
     if isinstance(value, _Object):
         return value.__dict__
     if isinstance(value, date):  # or a datetime
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, (Sequence, Set, Iterator)) and not isinstance(value, (bytes, bytearray, memoryview)):
+    is_list = isinstance(value, (Sequence, Set, Iterator, ValuesView))
+    if is_list and not isinstance(value, (bytes, bytearray, memoryview, io.IOBase)):  # nor a file, whose lines it has
         return list(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
@@ -741,15 +775,17 @@ def _encode_request(request: Any, seen: set[str]) -> bytes:
         raise ValueError("custom_id must be unique, and this one came before")
     if not isinstance(request.get("params"), Mapping):
         raise ValueError("params must be an object")
-    for key in set(request) - {"custom_id", "params"}:
-        raise ValueError(f"no key but custom_id and params is allowed, and it has {key!r}")
+    others = set(request) - {"custom_id", "params"}
+    if others:
+        raise ValueError(f"no key but custom_id and params is allowed, and it has {others.pop()!r}")
     encoded = _encode_json(request)
     seen.add(custom_id)
     return encoded
 
 
 @contextlib.contextmanager
-def _room() -> Iterator[None]:
+def _spooling() -> Iterator[None]:
+    """Tell what the temporary file cannot take as an error that names its folder and TMPDIR."""
     try:
         yield
     except OSError as error:
@@ -761,8 +797,9 @@ def _room() -> Iterator[None]:
 class _Body:
     """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
 
-    ``is_sent`` tells whether the last iteration came to its end: only then may a batch have come of it.
-    ``before_last_block`` is called when all but the last block has been sent.
+    ``is_sent`` tells whether an iteration of this try came to its end: only then may a batch have come of it.
+    ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
+    has been sent.
     """
 
     def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
@@ -797,12 +834,12 @@ class _Body:
 
     def _write(self, block: bytes) -> None:
         self.size += len(block)
-        with _room():
+        with _spooling():
             self._file.write(block)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.is_sent, self.elapsed = False, _stopwatch()
-        with _room():
+        self.elapsed = _stopwatch()
+        with _spooling():
             self._file.seek(0)
             for left in range(self.size, 0, -BLOCK):
                 if left <= BLOCK and self._before_last_block:
@@ -818,7 +855,7 @@ class _Body:
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
-_CLIENTS_OWN: Any = object()  # the timeout of a call that is given none
+_NOT_GIVEN: Any = object()  # of a timeout, for which None means no limit
 _ORIGIN = re.compile(r"(?i)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?")
 
 
@@ -826,10 +863,11 @@ def _segment(name: str, value: str) -> str:
     """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
     if not value:
         raise InvalidRequestsError(f"Expected a non-empty value for `{name}` but received {value!r}")
-    is_half = re.search("[\ud800-\udfff]", str(value))
-    if is_half or str(value).partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
+    text = str(value)
+    is_half = re.search("[\ud800-\udfff]", text)  # of a surrogate pair
+    if is_half or text.partition(";")[0] in ("", ".", ".."):  # some servers drop ";" and what follows
         raise InvalidRequestsError(f"`{name}` must not be {value!r}, which is no segment of a path")
-    return urllib.parse.quote(str(value), safe=_PATH_SAFE)
+    return urllib.parse.quote(text, safe=_PATH_SAFE)
 
 
 def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -837,7 +875,7 @@ def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _query_pairs(f"{name}[{key}]", item)
-    elif isinstance(value, (list, tuple, set, frozenset)):
+    elif isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         for item in value:
             yield from _query_pairs(f"{name}[]", item)
     elif value is not None:
@@ -853,7 +891,7 @@ def _checked_base_url(url: Any) -> str:
     if not is_good:  # it is not shown: it may hold a password
         raise InvalidRequestsError("base_url must be http(s)://host[:port][/path], without user:password, in ASCII")
     scheme, _, rest = str(url).rstrip("/").partition("://")
-    return f"{scheme.lower()}://{rest}"  # of HTTP://, http.client would make another Host behind a proxy
+    return f"{scheme.lower()}://{rest}"  # behind a proxy, http.client would read another Host out of HTTP://
 
 
 def _checked_timeout(seconds: float | None) -> float | None:
@@ -872,7 +910,7 @@ class Anthropic:
     ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN: sent as ``Authorization: Bearer``.
     ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes to this origin and nowhere
     else; no redirect is followed, and a results_url elsewhere is read through base_url.
-    ``timeout``: seconds for one read or write, more than 0, or None; each step of connecting takes at most 10.
+    ``timeout``: seconds for one read or write, more than 0 and less than 2e6, or None; a step of connecting: 10.
     ``max_retries``: how often a request is repeated, 0 or more; a create only if no batch can have come of it.
     ``default_headers``, ``default_query``: of every request; the headers win over those of ANTHROPIC_CUSTOM_HEADERS
     (lines of ``Name: value``).  None leaves a header out; Authorization or x-api-key here is a credential, too.
@@ -885,7 +923,7 @@ class Anthropic:
     body), timeout (seconds, instead of the client's) and workspace_id; and raises APIStatusError or APIConnectionError.
     """
 
-    _outlive: Callable[[APIError], None] | None = None  # the job's own way to wait: it sleeps, or raises
+    _outlive: Callable[[APIError], None] | None = None  # if set, it decides on retries: it sleeps, or raises
 
     def __init__(self, *, api_key: str | None = None, auth_token: str | None = None, base_url: str | None = None,
                  timeout: float | None = TIMEOUT, max_retries: int = MAX_RETRIES,
@@ -901,7 +939,9 @@ class Anthropic:
         lines = (line.partition(":") for line in os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"))
         from_env = {name.strip(): value.strip() for name, colon, value in lines if colon}
         self.api_key, self.auth_token = (text and text.strip() for text in (api_key, auth_token))
-        self.base_url = _checked_base_url(base_url or os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL)
+        if base_url is None:
+            base_url = os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+        self.base_url = _checked_base_url(base_url)
         self.timeout, self.max_retries, self.ssl_context = _checked_timeout(timeout), max_retries, ssl_context
         self.default_headers = {**_lower(from_env), **_lower(default_headers)}
         self.default_query = dict(default_query or {})
@@ -909,13 +949,19 @@ class Anthropic:
         self.messages, self.models = Messages(self), Models(self)
 
     def with_options(self, **changes: Any) -> Anthropic:
-        """Return a client that differs in the given arguments of the constructor; headers and query are added."""
+        """Return a client that differs in the given arguments of the constructor.
+
+        default_headers and default_query are merged into this client's; a key or base_url of None is no change.
+        """
+        for name in ("base_url", "api_key", "auth_token"):
+            if changes.get(name, "") is None:
+                del changes[name]
         options = {name: getattr(self, name) for name in ("base_url", "timeout", "max_retries", "ssl_context")}
         if not isinstance(self._opener, _Transport) or not changes.keys() & {"base_url", "ssl_context"}:
             options["opener"] = self._opener
-        options.update(changes)
-        if options.get("api_key") is None and options.get("auth_token") is None:
+        if not changes.keys() & {"api_key", "auth_token"}:
             options.update(api_key=self.api_key, auth_token=self.auth_token)
+        options.update(changes)
         for name in ("default_headers", "default_query"):
             options[name] = {**getattr(self, name), **(changes.get(name) or {})}
         return Anthropic(**options)
@@ -931,7 +977,7 @@ class Anthropic:
 
     def _prepare(self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None,
                  extra_headers: Headers | None = None, extra_query: Mapping[str, Any] | None = None,
-                 extra_body: Mapping[str, Any] | None = None, timeout: float | None = _CLIENTS_OWN,
+                 extra_body: Mapping[str, Any] | None = None, timeout: float | None = _NOT_GIVEN,
                  workspace_id: str | None = None, user_profile_id: str | None = None) -> _Call:
         """Return the call of a request to a path below base_url, or a URL.  Raises before anything is sent."""
         own = {"accept": "application/json", "user-agent": USER_AGENT, "anthropic-version": API_VERSION}
@@ -950,7 +996,7 @@ class Anthropic:
         if pairs:
             url += ("&" if "?" in url else "?") + urllib.parse.urlencode(
                 pairs, quote_via=urllib.parse.quote, errors="surrogatepass")
-        return _Call(method, url, headers, body, self.timeout if timeout is _CLIENTS_OWN else _checked_timeout(timeout))
+        return _Call(method, url, headers, body, self.timeout if timeout is _NOT_GIVEN else _checked_timeout(timeout))
 
     def _merge_headers(self, *layers: Headers | None) -> dict[str, str]:
         """Return the headers of all layers, the later ones winning.  Raises where one cannot be sent."""
@@ -961,12 +1007,15 @@ class Anthropic:
         # missing or empty; None would mean that the caller wants none sent
         if merged.get("authorization", "") == "" and not merged.get("x-api-key"):
             raise AnthropicError("No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key")
-        headers = {name: str(value) for name, value in merged.items() if value is not None}
-        for name, value in headers.items():  # http.client's own error would show the value, and so the key
-            is_legal = _HEADER_NAME.fullmatch(name) and value.replace("\t", " ").isprintable()
-            if not is_legal or (name in _SECRET_HEADERS and not value.isascii()):
-                raise InvalidRequestsError(f"The header {name!r} (its value is not shown) has an illegal character")
-            headers[name] = value.encode().decode("latin-1")  # UTF-8 on the wire, as from the SDK
+        headers = {}
+        for name, value in merged.items():
+            if value is not None:
+                text = str(value)
+                is_legal = _HEADER_NAME.fullmatch(name) and text.replace("\t", " ").isprintable()
+                if not is_legal or (name in _SECRET_HEADERS and not text.isascii()):
+                    # http.client's own error would show the value, and so the key
+                    raise InvalidRequestsError(f"The header {name!r} (its value is not shown) has an illegal character")
+                headers[name] = text.encode().decode("latin-1")  # UTF-8 on the wire, as from the SDK
         return headers
 
     def _send(self, call: _Call, read: Callable[[Any], T], final: tuple[type[APIError], ...] = ()) -> T:
@@ -988,8 +1037,10 @@ class Anthropic:
             call.body.is_sent = False  # of this try: one that finds no connection does not even begin it
         request = urllib.request.Request(call.url, call.body, method=call.method)
         for name, value in call.headers.items():
-            # an opener of the caller's must not take the key along on a redirect
-            (request.add_unredirected_header if name in _SECRET_HEADERS else request.add_header)(name, value)
+            if name in _SECRET_HEADERS:  # which an opener of the caller's must not take along on a redirect
+                request.add_unredirected_header(name, value)
+            else:
+                request.add_header(name, value)
         try:
             response = self._opener.open(request, timeout=call.timeout)
         except urllib.error.HTTPError as error:  # ours raises none, an opener of the caller's may
@@ -1009,11 +1060,11 @@ class Anthropic:
 
     def _pause(self, call: _Call, error: APIError) -> bool:
         """Sleep before the next try, for as long as the answer asks, and log why; return False where there is none."""
-        import logging  # not before it is needed: it takes a while
-
         call.failures += 1
         if call.failures > self.max_retries or not _may_repeat(error, call.body):
             return False
+        import logging  # not before it is needed: it takes a while
+
         seconds = _retry_after(error.headers) or _backoff(call.failures)
         call.headers["x-stainless-retry-count"] = str(call.failures)
         logging.getLogger("claude_batches").debug("retry %d of %s in %.2f s: %s", call.failures, call, seconds, error)
@@ -1029,14 +1080,15 @@ class Anthropic:
         """Return a page of objects of the class ``kind``."""
         query = {name: value for name, value in query.items() if value is not None}
         query.update(options.pop("extra_query", None) or {})  # now, so that a later cursor wins over it
-        page = self._fetch(Page, "GET", path, query=query, **options)
-        rows: Any = [] if page.data is None else page.data  # a gateway's empty list may be null
-        is_list = "data" in page.__dict__ and isinstance(rows, list)
-        if not is_list or not all(isinstance(row, dict) for row in rows):
+        call = self._prepare("GET", path, query=query, **options)
+        fields, headers = self._send(call, call.read_json)
+        if fields.get("data", "") is None:  # a gateway's empty list
+            fields["data"] = []
+        rows = fields.get("data")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise APIResponseValidationError(f"The answer is no list of objects (GET {path})")
-        page.data = [kind(row) for row in rows]
-        page._queries, page._fetch = [query], lambda query: self._fetch_page(kind, path, query, **options)
-        return page
+        fields["data"] = [kind(row) for row in rows]
+        return Page(fields, headers, params=query, fetch=lambda params: self._fetch_page(kind, path, params, **options))
 
 # ---- Resources -------------------------------------------------------------------------------------------------
 
@@ -1058,8 +1110,8 @@ class Messages:
     def count_tokens(self, *, model: str, messages: Iterable[Any], **more: Any) -> MessageTokensCount:
         """Count the tokens of a message's input, free of charge.
 
-        ``more``: of system, tools, tool_choice, thinking, cache_control, output_config and speed what the message has
-        (the API refuses any other, max_tokens too); and the options of every method, and user_profile_id.
+        ``more``: the message's system, tools, tool_choice, thinking, cache_control, output_config and speed, where it
+        has them (anything else, max_tokens too, is a BadRequestError); the options of every method; user_profile_id.
         Source: API reference, Count tokens in a Message.
         """
         options = {name: more.pop(name) for name in _OPTIONS if name in more}
@@ -1078,17 +1130,18 @@ class Batches:
         self._client = client
 
     def create(self, *, requests: Iterable[Any], user_profile_id: str | None = None, **options: Any) -> MessageBatch:
-        """Make a batch, once.
+        """Make a batch, once, and return it.
 
         ``requests``: 1 to 100,000 objects ``{"custom_id", "params"}``, at most 256,000,000 bytes in all, of any
         iterable.  custom_id: 1 to 64 of ``a-z A-Z 0-9 _ -``, unique in the batch; params: a message's.  Each is
         checked, and encoded into a temporary file, before anything is sent.
 
         Raises InvalidRequestsError for a request that breaks a rule, named with its index and custom_id;
-        BatchMayExistError where the answer was lost after the whole body went out: look before you create again;
-        another APIError where no batch was made; and what the iterable raises, unchanged.
+        BatchMayExistError where the whole body went out and no answer says what came of it: look before you create
+        again; another APIError where no batch was made; AnthropicError where the temporary file finds no room (set
+        TMPDIR); and what the iterable raises, unchanged.
         """
-        return self._create(requests, user_profile_id=user_profile_id, **options)
+        return self._create(requests, None, user_profile_id=user_profile_id, **options)
 
     def _create(self, requests: Iterable[Any], before_last_block: Callable[[], None] | None = None,
                 extra_body: Mapping[str, Any] | None = None, **options: Any) -> MessageBatch:
@@ -1113,8 +1166,8 @@ class Batches:
             names = ", ".join(str(batch.id) for batch in candidates) or "none, which proves nothing"
             found = f"batches of that size made since then: {names}"
         return BatchMayExistError(
-            f"The answer to a create of {body.count} requests was lost; the batch may exist, and be billed; {found}. "
-            f"Look before you create it again. {error}",
+            f"No answer says whether a create of {body.count} requests made its batch; it may exist, and be billed; "
+            f"{found}. Look before you create it again. {error}",
             request_count=body.count, sent_at=sent_at, candidates=candidates)
 
     def _look(self, body: _Body, options: Mapping[str, Any]) -> tuple[datetime, list[MessageBatch]]:
@@ -1123,8 +1176,11 @@ class Batches:
         options = {name: options[name] for name in ("extra_headers", "workspace_id") if name in options}
         found: list[MessageBatch] = []
         after_id = None
-        while True:  # until no time is left, of which the list makes an error
-            page = batches.list(after_id=after_id, limit=100, timeout=LOOK_SECONDS - elapsed(), **options)
+        while True:
+            left = LOOK_SECONDS - elapsed()
+            if left <= 0:
+                raise APITimeoutError("The look took too long")
+            page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
             now = _http_date(page._headers.get("date"))
             if now is None:
                 raise APIResponseValidationError("The list has no Date")
@@ -1160,8 +1216,11 @@ class Batches:
     def results(self, message_batch_id: str, **options: Any) -> Results:
         """Download the results of an ended batch, row by row; a lost connection is opened again.
 
+        ``extra_headers`` and ``extra_query`` are the download's, not those of the retrieve before it, as in the SDK.
+
         Raises AnthropicError, at the call, if the batch has no results (yet); then IncompleteResultsError if rows stay
-        missing after max_retries without a new one, APIResponseValidationError for a row that is none.
+        missing after max_retries without a new one, APIResponseValidationError for a line that is not JSON with a
+        custom_id, or for more rows than requests.
         """
         kept = {name: options[name] for name in ("timeout", "workspace_id") if name in options}
         batch = self.retrieve(message_batch_id, **kept)
@@ -1177,13 +1236,15 @@ class Batches:
              on_poll: Callable[[MessageBatch], object] | None = None, **options: Any) -> MessageBatch:
         """Poll until the batch has ended, and return it; through lost connections, 429, 5xx, and 404 for 30 s.
 
-        ``poll_interval``: seconds between polls; else what the API asks for, kept within 1 to 60; else 5, growing to
-        60.  ``timeout``: seconds for the whole wait, more than 0, or None.  ``on_poll`` gets each batch that came.
+        ``poll_interval``: seconds between polls, 0 or more; else what the API asks for, kept within 1 to 60; else 5,
+        growing to 60.  ``timeout``: seconds for the whole wait, more than 0, or None.  Both are less than 2e6.
+        ``on_poll`` gets each batch that came.
 
         Raises WaitTimeoutError, and APIStatusError for what waiting does not mend: 401, 403, a 404 that stays.
         """
         if poll_interval is not None and not (isinstance(poll_interval, (int, float)) and 0 <= poll_interval < 2e6):
-            raise InvalidRequestsError(f"poll_interval must be None or 0 seconds and more, not {poll_interval!r}")
+            words = "poll_interval must be None, or 0 or more and less than 2e6 seconds"
+            raise InvalidRequestsError(f"{words}, not {poll_interval!r}")
         elapsed, batch = _stopwatch(), None
         end = _checked_timeout(timeout) or float("inf")
         polls = self._polls(message_batch_id, poll_interval, end, **options)
@@ -1205,24 +1266,26 @@ class Batches:
         No read goes past ``end`` seconds.  Raises the other failures.
         """
         batches = self._client.with_options(max_retries=0).messages.batches
-        elapsed, unknown = _stopwatch(), _stopwatch()  # since the start, and the last success
-        least, grown, longest = POLL_SECONDS
+        elapsed = since_success = _stopwatch()
+        grown = POLL_FIRST
         outcome: Any
         while True:
-            timeout = min(longest, end - elapsed(), self._client.timeout or longest)
+            timeout = min(POLL_LONGEST, end - elapsed(), self._client.timeout or POLL_LONGEST)
             try:
                 outcome = batches.retrieve(batch_id, timeout=max(timeout, 0.001), **options)
-                unknown, headers = _stopwatch(), outcome._headers
+                since_success, headers = _stopwatch(), outcome._headers
             except APIError as error:
-                is_fresh = isinstance(error, NotFoundError) and unknown() < NOT_FOUND_SECONDS
+                is_fresh = isinstance(error, NotFoundError) and since_success() < NOT_FOUND_SECONDS
                 if not is_fresh and not error._is_transient:
                     raise
                 outcome, headers = error, error.headers
-            delay, asked = interval, _retry_after(headers)
-            if delay is None and asked is not None:
-                delay = min(max(asked, least), longest)
-            elif delay is None:
-                delay, grown = grown, min(1.5 * grown, longest)
+            asked = _retry_after(headers)
+            if interval is not None:
+                delay = interval
+            elif asked is not None:
+                delay = min(max(asked, POLL_LEAST), POLL_LONGEST)
+            else:
+                delay, grown = grown, min(1.5 * grown, POLL_LONGEST)
             yield outcome, delay
 
 
@@ -1247,7 +1310,11 @@ def _at_origin(base_url: str, url: str) -> str:
 
 
 class Results:
-    """The rows of a batch, an iterator of MessageBatchIndividualResponse; it holds a connection until its end."""
+    """The rows of a batch, an iterator of MessageBatchIndividualResponse.
+
+    It holds a connection until its end: close() it, or use ``with``, to stop before.  An error comes again at each try
+    to go on, so that short results never look whole.
+    """
 
     _error: AnthropicError | None = None  # how the iteration ended
 
@@ -1261,20 +1328,8 @@ class Results:
         try:
             while True:
                 try:
-                    for line in _lines(self._call.blocks(self._response)):
-                        if line.isspace():
-                            continue
-                        row = self._decode(line, len(seen))
-                        if row["custom_id"] not in seen:
-                            seen.add(row["custom_id"])
-                            self._call.failures = 0
-                            yield line.rstrip(b"\n") + b"\n", row
-                    if len(seen) > (self._expected or len(seen)):
-                        words = f"{len(seen)} rows for {self._expected} requests"
-                        raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
-                    if len(seen) >= (self._expected or 1):  # a batch that tells no counts has at least one
-                        return
-                    raise APIConnectionError(f"The results ended early ({self._call})")
+                    yield from self._new_rows(seen)
+                    return
                 except APIConnectionError as error:
                     self._reopen(error, len(seen))
         except AnthropicError as error:
@@ -1282,6 +1337,21 @@ class Results:
             raise
         finally:
             self._response.close()
+
+    def _new_rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield those of one answer.  Raises APIConnectionError where it ends before the last one."""
+        for line in _lines(self._call.blocks(self._response)):
+            if not line.isspace():
+                row = self._decode(line, len(seen))
+                if row["custom_id"] not in seen:
+                    seen.add(row["custom_id"])
+                    self._call.failures = 0
+                    yield line.rstrip(b"\n") + b"\n", row
+        expected = self._expected or max(len(seen), 1)  # a batch that tells no counts has at least one
+        if len(seen) > expected:
+            raise APIResponseValidationError(f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests")
+        if len(seen) < expected:
+            raise APIConnectionError(f"The results ended early ({self._call})")
 
     def _decode(self, line: bytes, received: int) -> dict[str, Any]:
         try:
@@ -1308,7 +1378,7 @@ class Results:
                 expected=self._expected, received=received) from error
 
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        if self._error:  # again, so that short results never look whole
+        if self._error:
             raise self._error
         return self._objects  # not self: a generator is faster
 
@@ -1372,13 +1442,10 @@ class JobError(AnthropicError):
     """The job cannot go on by itself; the text says why, and what to do."""
 
 
-def _read_requests(lines: Iterable[bytes], path: str, first: int = 1,
-                   digest: Any = None) -> Iterator[tuple[int, bytes, Any, int]]:
+def _read_requests(lines: Iterable[bytes], path: str, first: int = 1) -> Iterator[tuple[int, bytes, Any, int]]:
     """Yield number, line, request and its size as sent, of lines that are not blank.  Raises InvalidRequestsError."""
     seen: set[str] = set()
     for number, line in enumerate(lines, first):
-        if digest:
-            digest.update(line)
         line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
         if line.strip():
             request = None
@@ -1386,7 +1453,7 @@ def _read_requests(lines: Iterable[bytes], path: str, first: int = 1,
                 request = json.loads(line.decode())
                 size = len(_encode_request(request, seen))
             except (ValueError, RecursionError) as error:
-                words: object = error
+                words = str(error)
                 if isinstance(error, json.JSONDecodeError):
                     words = f"not JSON: {error.msg}, column {error.colno}"
                 custom_id = request.get("custom_id") if isinstance(request, dict) else None
@@ -1416,10 +1483,10 @@ class _Part:
     start: int
     digest: str = ""
     requests: int = 0
-    bytes: int = 14  # of the body: {"requests":[]} and a comma with each request but the first
+    bytes: int = 14  # of the body: {"requests":[]}, less the comma that each request but the first brings along
     state: str = "planned"  # then sending, closing (the last block goes out: in doubt from here on), created, collected
     noted_at: str = ""  # server time before sending
-    waited_until: str = ""  # server time, at the latest, up to which the answer to closing is, or was, waited for
+    waited_until: str = ""  # server time until which the answer to closing is, or was, waited for
     batch_id: str | None = None
     is_adopted: bool = False
     is_asked: bool = False  # the run stopped for it: --adopt is the answer
@@ -1459,7 +1526,7 @@ class _Journal:
                 _sync(file)
             os.replace(path + ".tmp", path)
             _sync_folder(path)
-        except OSError as error:  # as no OSError: http.client would take that for the connection's
+        except OSError as error:  # raised as another: between two blocks it would pass for the connection's
             raise JobError(f"The journal {path} cannot be written: {error}; run again") from error
 
 
@@ -1487,12 +1554,14 @@ def _publish(source: str, target: str) -> None:
     try:
         os.link(source, target)  # a rename would overwrite on POSIX
     except OSError:
+        if not os.path.lexists(target):  # there are no hard links here
+            os.rename(source, target)
+            return
         import filecmp
 
-        is_file = os.path.isfile(target) and not os.path.islink(target)
-        if not (is_file and filecmp.cmp(source, target, shallow=False)):  # else killed before the last line
+        # the same content is this file, published by a run that was killed before it had told so
+        if os.path.islink(target) or not os.path.isfile(target) or not filecmp.cmp(source, target, shallow=False):
             _refuse_existing(target)
-            return os.rename(source, target)  # no hard links here
     os.unlink(source)
 
 
@@ -1510,10 +1579,10 @@ def _locked(path: str) -> Iterator[Any]:
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except OSError as error:
             raise JobError(f"Another run is at work on {path}, or the folder has no locks ({error})") from None
-        if not is_ours:
+        # the run that held the lock before may have renamed or removed the file since it was opened
+        if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
             raise JobError(f"Another run was at work on {path}, and has just ended; run again if there is more to do")
         yield file
 
@@ -1522,9 +1591,10 @@ class Job:
     """A file of requests to a file of results, through as many batches as it takes, and through kills.
 
     ``requests`` and ``results`` are paths; beside results go ``.job``, ``.part`` (or into ``folder``) and what failed.
-    ``poll_interval``: seconds between polls, None as in wait().  ``settle``: seconds after a lost create until it is
-    believed that no batch will come of it.  ``adopt``: for a part in doubt the id of its batch, or "none".
-    ``progress`` tells a person, by ``say(line)``, ``live(line, times)`` and ``batches(batches, parts)``.
+    ``poll_interval``: seconds between polls, None as in wait().  ``settle``: seconds, 0 or more, after a lost create
+    until it is believed that no batch will come of it.  ``adopt``: for a part in doubt the id of its batch, or "none".
+    ``progress`` tells a person: ``say(line)`` what stays, ``live(line, times="")`` what is going on at the moment,
+    ``batches(batches, parts)`` the MessageBatches that are running, of so many parts.
     """
 
     def __init__(self, client: Anthropic, requests: str, results: str, *, progress: Any, folder: str | None = None,
@@ -1536,7 +1606,8 @@ class Job:
         self._requests, self._results, self._progress = requests, results, progress
         stem = os.path.join(folder, os.path.basename(results)) if folder else results
         self._journal_path, self._rows_path = stem + ".job", stem + ".part"
-        self._failed_path = ".failed".join(os.path.splitext(results))
+        root, extension = os.path.splitext(results)
+        self._failed_path = root + ".failed" + extension
         self._interval, self._settle, self._adopt = poll_interval, settle, adopt
         self._journal: Any = None
 
@@ -1547,8 +1618,8 @@ class Job:
 
     def run(self) -> bool:
         """Do what is left, and tell whether every request succeeded.  Raises AnthropicError, or OSError of a file."""
-        self._polls: dict[str, Iterator[tuple[MessageBatch | APIError, float]]] = {}
-        with _locked(self._rows_path) as self._rows:
+        self._polls_by_id: dict[str, Iterator[tuple[MessageBatch | APIError, float]]] = {}
+        with _locked(self._rows_path) as self._rows_file:
             try:
                 self._open()
             except BaseException:
@@ -1581,14 +1652,15 @@ class Job:
             self._try(journal.parts[0])
         self._journal = journal
         if not journal.is_collected():
-            self._greet()
+            self._identify()
+            self._take_up_rows()
         if self._adopt and not any(part.is_asked for part in journal.parts):
             self._progress.say(f"--adopt {self._adopt}: not used, because no run has stopped to ask for it")
         self._save()
 
     def _try(self, part: _Part) -> None:
         """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
-        _, request = next(self._lines(part))
+        _, request = next(self._requests_in(part))
         try:
             _count(self._client, request["params"])
             self._is_answered = True
@@ -1597,43 +1669,54 @@ class Job:
         except APIError as error:
             self._progress.say(f"the first request could not be tried: {error}")
 
-    def _greet(self) -> None:
-        """Hear whose key it is, and take up the rows that are there."""
-        journal, headers = self._journal, self._batches.list(limit=1)._headers
-        now, self._is_answered = _http_date(headers.get("date")), True
-        for part in journal.parts:
-            if part.state == "closing" and now:  # nobody waits any more
+    def _identify(self) -> None:
+        """Note the API's clock and whose key this is.  Raises JobError for the key of another workspace."""
+        headers = self._batches.list(limit=1)._headers
+        self._is_answered, now = True, _http_date(headers.get("date"))
+        for part in self._journal.parts:
+            if part.state == "closing" and now:  # the run that waited for its answer is dead
                 part.waited_until = min(datetime.fromisoformat(part.waited_until), now).isoformat()
         for name in ("organization_id", "workspace_id"):
-            known, told = getattr(journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
+            known, told = getattr(self._journal, name), headers.get(f"anthropic-{name.replace('_', '-')}")
             if known and told and known != told:
                 raise JobError(f"The run began in {name} {known}, and this key is of {told}")
-            setattr(journal, name, known or told)
-        if os.path.getsize(self._rows_path) < journal.collected:
+            setattr(self._journal, name, known or told)
+
+    def _take_up_rows(self) -> None:
+        """Cut RESULTS.part where the journal says, and read whose rows are there."""
+        if os.path.getsize(self._rows_path) < self._journal.collected:
             raise JobError(f"{self._rows_path} has lost rows that {self._journal_path} counts; put it back")
-        self._rows.truncate(journal.collected)  # what comes after it may be torn
+        self._rows_file.truncate(self._journal.collected)  # what comes after it may be torn
         with open(self._rows_path, "rb") as rows:
             self._collected = {row["custom_id"] for row in iter_json_lines(rows)}
 
     def plan(self) -> tuple[_Journal, str]:
         """Check REQUESTS and cut it into parts; return the new journal, and the plan in words."""
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        whole, digest, warnings, limits = hashlib.sha256(), hashlib.sha256(), 0, 0
+        whole, digest, warnings, max_tokens = hashlib.sha256(), hashlib.sha256(), 0, 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
+        def hashed(lines: Iterable[bytes]) -> Iterator[bytes]:
+            for line in lines:
+                whole.update(line)
+                yield line
+
         with open(self._requests, "rb") as file:
-            for number, line, request, size in _read_requests(file, self._requests, digest=whole):
+            for number, line, request, size in _read_requests(hashed(file), self._requests):
                 place, params = f"{self._requests}:{number}", request["params"]
                 part = parts[-1] if parts else None
                 if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
                     part, digest = _Part(number, file.tell() - len(line)), hashlib.sha256()
                     parts.append(part)
                 digest.update(line)
-                part.requests, part.bytes, part.digest = part.requests + 1, part.bytes + 1 + size, digest.hexdigest()
+                part.digest = digest.hexdigest()
+                part.requests += 1
+                part.bytes += 1 + size
                 if part.bytes > MAX_BATCH_BYTES:
                     raise InvalidRequestsError(f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch")
                 models[str(params.get("model"))] += 1
-                limits += params["max_tokens"] if isinstance(params.get("max_tokens"), int) else 0
+                if isinstance(params.get("max_tokens"), int):
+                    max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
                 warnings += bool(refusal)
                 if refusal and warnings <= 20:
@@ -1645,9 +1728,10 @@ class Job:
         return _Journal(whole.hexdigest(), self._client.base_url, parts), (
             f"requests: {sum(part.requests for part in parts):,}\nparts: {len(parts):,}\n"
             f"bytes: {sum(part.bytes for part in parts):,}\n"
-            f"models: {', '.join(f'{model} ({count:,})' for model, count in models.items())}\nmax_tokens: {limits:,}")
+            f"models: {', '.join(f'{model} ({count:,})' for model, count in models.items())}\n"
+            f"max_tokens: {max_tokens:,}")
 
-    def _lines(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    def _requests_in(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line and request of a part.  Raises JobError at its end if it is not as planned."""
         digest = hashlib.sha256()
         with open(self._requests, "rb") as file:
@@ -1663,7 +1747,7 @@ class Job:
     def _send(self) -> None:
         """Make a batch of each part that has none.  One part is in doubt at a time."""
         while parts := [part for part in self._journal.parts if not part.batch_id]:
-            part = min(parts, key=lambda part: part.state != "closing")
+            part = next((part for part in parts if part.state == "closing"), parts[0])
             try:
                 if part.state == "closing":
                     self._resolve(part)
@@ -1672,7 +1756,7 @@ class Job:
             except BatchMayExistError as error:
                 self._progress.say(str(error))
             except APIError as error:
-                wait = self._delay(error) or POLL_SECONDS[2 if error.status_code == 429 else 1]
+                wait = self._delay(error) or (POLL_LONGEST if error.status_code == 429 else POLL_FIRST)
                 elapsed, collected = _stopwatch(), self._journal.collected
                 while elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
                     self._gather(max(0.0, wait - elapsed()))
@@ -1682,17 +1766,19 @@ class Job:
         part.noted_at, part.state, elapsed = noted.isoformat(), "sending", _stopwatch()
         self._save()
 
-        def closing(seconds: float = self._client.timeout or TIMEOUT) -> None:
-            part.state, part.waited_until = "closing", (noted + timedelta(seconds=elapsed() + seconds)).isoformat()
+        def note_closing(longest: float) -> None:
+            """Note that the batch may be made from now on, until at most so many seconds later."""
+            part.state, part.waited_until = "closing", (noted + timedelta(seconds=elapsed() + longest)).isoformat()
             self._save()
 
         try:
-            requests = (request for _, request in self._lines(part))
-            batch = self._once.messages.batches._create(requests, closing)
+            requests = (request for _, request in self._requests_in(part))
+            batch = self._once.messages.batches._create(
+                requests, before_last_block=lambda: note_closing(self._client.timeout or TIMEOUT))
             part.waited_until = part.noted_at  # the answer has come, and is waited for no longer
             self._note(part, "created", batch.id)
         except BatchMayExistError:
-            closing(0.0)  # its answer was waited for until now: it may have been made as late as this
+            note_closing(0.0)  # nobody waits for its answer any more
             raise
         except APIError:  # no batch was made
             self._note(part, "planned")
@@ -1716,9 +1802,9 @@ class Job:
         while part.state == "closing" and not self._obey(part):
             page = self._batches.list(limit=100)
             now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
-            found = [batch.id for batch in itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page)
-                     if (batch.created_at or noted) <= deadline and _size(batch) in (part.requests, None)
-                     and batch.id not in known]
+            recent = itertools.takewhile(lambda batch: (batch.created_at or noted) >= noted, page)
+            found = [batch.id for batch in recent if (batch.created_at or noted) <= deadline
+                     and _size(batch) in (part.requests, None) and batch.id not in known]
             if len(found) > 1:
                 self._ask(part, f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with "
                                 "--adopt ID, or with --adopt none if it is none of them, which sends it again")
@@ -1729,7 +1815,7 @@ class Job:
             else:
                 self._progress.live(
                     f"{self._name(part)}: looking whether its batch was made", f"until {deadline:%H:%M:%S}")
-                time.sleep(min(self._interval or POLL_SECONDS[1], (deadline - now).total_seconds()))
+                time.sleep(min(self._interval or POLL_FIRST, (deadline - now).total_seconds()))
 
     def _obey(self, part: _Part) -> bool:
         """Do with a part what --adopt says, if a run has stopped to ask for it; tell whether that was so."""
@@ -1741,7 +1827,10 @@ class Job:
         batch = None if word == "none" else self._batches.retrieve(word)
         if batch and _size(batch) not in (part.requests, None):
             raise JobError(f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}")
-        self._note(part, *(("created", word, True) if batch else ("planned",)))
+        if batch:
+            self._note(part, "created", word, is_adopted=True)
+        else:
+            self._note(part, "planned")
         return True
 
     def _ask(self, part: _Part, question: str) -> None:
@@ -1753,7 +1842,7 @@ class Job:
     # -- wait
 
     def _outlive(self, error: APIError) -> None:
-        time.sleep(self._delay(error) or POLL_SECONDS[1])
+        time.sleep(self._delay(error) or POLL_FIRST)
 
     def _delay(self, error: APIError) -> float | None:
         """Tell the error, and return the seconds that it asks for; raise it before the first answer, or if it stays."""
@@ -1764,15 +1853,15 @@ class Job:
         self._progress.live(f"waiting: {error}")
         return _retry_after(error.headers)
 
-    def _gather(self, longest: float = POLL_SECONDS[2]) -> None:
+    def _gather(self, longest: float = POLL_LONGEST) -> None:
         """Poll the batches once, collect those that have ended, and sleep until the next round."""
         running, delays = [], [longest]
         for part in [part for part in self._journal.parts if part.state == "created"]:
-            polls = self._polls.setdefault(part.batch_id, self._batches._polls(part.batch_id, self._interval))
+            polls = self._polls_by_id.setdefault(part.batch_id, self._batches._polls(part.batch_id, self._interval))
             try:
                 outcome, delay = next(polls)
             except NotFoundError as error:
-                del self._polls[part.batch_id]  # it has ended with this
+                del self._polls_by_id[part.batch_id]  # it has ended with this
                 self._lost(part, f"the API knows it no longer ({error})")
                 delays.append(0.0)
                 continue
@@ -1801,7 +1890,7 @@ class Job:
         if not batch.results_url:
             self._lost(part, "they have been archived" if batch.archived_at else "it has no results_url")
             return
-        wanted = {request["custom_id"] for _, request in self._lines(part)}
+        wanted = {request["custom_id"] for _, request in self._requests_in(part)}
         if part.is_adopted:  # then no row is taken before all are known to be ours
             for _, row in self._batches.results(batch.id)._rows(set()):
                 if row["custom_id"] not in wanted:
@@ -1813,7 +1902,7 @@ class Job:
         for line, row in self._batches.results(batch.id)._rows(seen):
             if row["custom_id"] not in wanted:
                 raise JobError(f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in {self._name(part)}")
-            unsynced += self._rows.write(line)
+            unsynced += self._rows_file.write(line)
             if unsynced > SYNC_BYTES:
                 self._note_rows()
                 unsynced = 0
@@ -1824,7 +1913,7 @@ class Job:
         self._progress.say(f"{self._name(part)}: {len(seen):,} results")
 
     def _note_rows(self) -> None:
-        _sync(self._rows)
+        _sync(self._rows_file)
         self._journal.collected = os.path.getsize(self._rows_path)
         self._save()
 
@@ -1840,13 +1929,13 @@ class Job:
         summary, failed = self._sum_up(rows)
         if failed:
             with _new_file(self._failed_path + ".tmp") as file:
-                for line, request in itertools.chain.from_iterable(map(self._lines, self._journal.parts)):
+                for line, request in itertools.chain.from_iterable(map(self._requests_in, self._journal.parts)):
                     if request["custom_id"] in failed:
                         file.write(line.rstrip(b"\n") + b"\n")
                 _sync(file)
             _publish(self._failed_path + ".tmp", self._failed_path)
         if sys.platform == "win32":
-            self._rows.close()  # an open file can be neither renamed nor removed there
+            self._rows_file.close()  # an open file can be neither renamed nor removed there
         if has_rows:
             _publish(self._rows_path, self._results)
         else:
@@ -1875,14 +1964,15 @@ class Job:
                     errors[f"{error.type}: {error.message}"] += 1
         tokens_in = sum(tokens[f"{kind}input_tokens"] for kind in ("", "cache_creation_", "cache_read_"))
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)
-        batches = (part.batch_id + " (adopted)" * part.is_adopted for part in self._journal.parts)
-        return "\n".join([
-            f"{sum(outcomes.values()):,} requests: " + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items()),
-            *(f"  {n:,} × {words}" for words, n in errors.most_common(5)),
-            f"{tokens_in:,} tokens in, {tokens['output_tokens']:,} out; {_clock(elapsed)} elapsed",
-            f"batches: {', '.join(batches)}",
-            *([f"what did not succeed, ready to be run again: {self._failed_path}"] if failed else []),
-            f"results: {self._results}"]), failed
+        batches = (part.batch_id + (" (adopted)" if part.is_adopted else "") for part in self._journal.parts)
+        lines = [f"{sum(outcomes.values()):,} requests: " + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items())]
+        lines += [f"  {n:,} × {words}" for words, n in errors.most_common(5)]
+        lines += [f"{tokens_in:,} tokens in, {tokens['output_tokens']:,} out; {_clock(elapsed)} elapsed"]
+        lines += [f"batches: {', '.join(batches)}"]
+        if failed:
+            lines += [f"what did not succeed, ready to be run again: {self._failed_path}"]
+        lines += [f"results: {self._results}"]
+        return "\n".join(lines), failed
 
     def _save(self) -> None:
         self._journal.save(self._journal_path)
@@ -1920,8 +2010,11 @@ class _SandboxBatch:
         return datetime.now(timezone.utc) >= self.ends
 
     def outcome(self, custom_id: str, refusal: str | None) -> str:
-        kind = "expired" if custom_id.startswith("expired") else "succeeded"
-        return "errored" if refusal else "canceled" if self.cancel_initiated_at else kind
+        if refusal:
+            return "errored"
+        if self.cancel_initiated_at:
+            return "canceled"
+        return "expired" if custom_id.startswith("expired") else "succeeded"
 
     def show(self) -> dict[str, Any]:
         ended, counts = self.is_ended(), dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
@@ -1972,8 +2065,9 @@ class Sandbox:
         with Sandbox() as sandbox:
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
 
-    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.  Rows: ``errored`` what the
-    API refuses inside params, ``canceled`` after a cancel, ``expired`` where custom_id begins so, else ``succeeded``.
+    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.  ``url``: for base_url; it
+    answers inside the ``with`` block.  Rows: ``errored`` what the API refuses inside params, ``canceled`` after a
+    cancel, ``expired`` where custom_id begins so, else ``succeeded``.
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
@@ -1997,7 +2091,7 @@ class Sandbox:
     def _answer(self, call: str, query: Mapping[str, list[str]], headers: Any, raw: bytes) -> Any:
         """Return the answer's JSON, or an iterator of rows.  Raises ValueError for a 400, else what the client will."""
         if not (headers.get("authorization") or headers.get("x-api-key")):
-            raise AuthenticationError("the sandbox wants a key, any key", status_code=401, type="authentication_error")
+            raise AuthenticationError("the sandbox wants a key, any key", type="authentication_error")
         if call == "POST /v1/messages/count_tokens":
             return self._count_tokens(_sandbox_json(raw))
         if call == f"POST {_BATCHES}":
@@ -2014,7 +2108,7 @@ class Sandbox:
         batch_id, _, action = path.partition("/")
         answer = self._act(method + action, self._batches[batch_id]) if batch_id in self._batches else None
         if answer is None:
-            raise NotFoundError(f"the sandbox has no {call}, or not yet", status_code=404, type="not_found_error")
+            raise NotFoundError(f"the sandbox has no {call}, or not yet", type="not_found_error")
         return answer
 
     def _create(self, body: Any, version: str) -> dict[str, Any]:
@@ -2067,7 +2161,8 @@ def _sandbox_json(raw: bytes) -> Any:
 def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
     limit, after, before = (query.get(name, [""])[-1] for name in ("limit", "after_id", "before_id"))
-    ids, size = [item["id"] for item in items], int(limit or 20) if (limit or "20").isdecimal() else 0
+    ids = [item["id"] for item in items]
+    size = int(limit) if limit.isdecimal() else 0 if limit else 20
     if not 1 <= size <= 1000 or (after and before) or not {after, before} <= {"", *ids}:
         raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
     rest = items[ids.index(after) + 1 if after else 0 : ids.index(before) if before else None]
@@ -2191,7 +2286,7 @@ def _requests_of(path: str) -> Iterator[Any]:
         raise InvalidRequestsError(f"{path}: {error.strerror}") from None
 
 
-def _run(args: Any) -> int:
+def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
     if not os.path.isfile(args.requests):
@@ -2217,26 +2312,28 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=os.path.dirname(os.path.abspath(path)))
 
 
-def _create(args: Any) -> None:
+def _create_command(args: Any) -> None:
     _print(Anthropic().messages.batches.create(requests=_requests_of(args.requests)))
 
 
-def _act(args: Any) -> None:
+def _act_command(args: Any) -> None:
     _print(getattr(Anthropic().messages.batches, args.name)(args.id))
 
 
-def _wait(args: Any) -> int:
-    batches = Anthropic().messages.batches
-    with contextlib.suppress(NotFoundError):  # a fresh batch gives some: wait() knows for how long
-        batches.retrieve(args.id)  # what is wrong from the start is told at once
+def _wait_command(args: Any) -> int:
+    def on_poll(batch: MessageBatch) -> None:
         args.going_on = lambda: [args.id]
-    batch = batches.wait(
-        args.id, poll_interval=args.poll_interval, on_poll=lambda batch: args.progress.batches([batch]))
+        args.progress.batches([batch])
+
+    batches = Anthropic().messages.batches
+    with contextlib.suppress(NotFoundError):  # which wait() forgives for a while: the batch may be fresh
+        batches.retrieve(args.id)  # else it would wait through what is wrong from the start
+    batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=on_poll)
     _print(batch)
     return 3 if batch.request_counts and _size(batch) != batch.request_counts.succeeded else 0
 
 
-def _list(args: Any) -> None:
+def _list_command(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
         created = batch.created_at and f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
@@ -2246,7 +2343,7 @@ def _list(args: Any) -> None:
     _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
 
-def _models(args: Any) -> None:
+def _models_command(args: Any) -> None:
     def cells(model: ModelInfo) -> Iterable[object]:
         can = ((model.capabilities or OpenObject()).batch or OpenObject()).supported
         created = model.created_at and f"{model.created_at:%Y-%m-%d}"
@@ -2258,8 +2355,9 @@ def _models(args: Any) -> None:
         _print_all(args, Anthropic().models.list(limit=1000), "ID NAME LIFECYCLE CREATED BATCH", cells)
 
 
-def _results(args: Any) -> int:
-    _refuse_existing(args.output or "")
+def _results_command(args: Any) -> int:
+    if args.output:
+        _refuse_existing(args.output)
     with contextlib.ExitStack() as stack:
         folder = args.output and stack.enter_context(_folder_beside(args.output))
         results = stack.enter_context(Anthropic().messages.batches.results(args.id))
@@ -2275,7 +2373,7 @@ def _results(args: Any) -> int:
     return 3 if failed else 0
 
 
-def _count_tokens(args: Any) -> None:
+def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         file.writelines(_encode_json(request) + b"\n" for request in _requests_of(args.requests))
@@ -2290,7 +2388,7 @@ def _count_tokens(args: Any) -> None:
     args.progress.say(f"{total:,} input tokens in all")
 
 
-def _sandbox(args: Any) -> None:
+def _sandbox_command(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
     _print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox")
     sandbox._server.serve_forever()
@@ -2298,26 +2396,27 @@ def _sandbox(args: Any) -> None:
 
 def _number(kind: Callable[[str], float], least: float, end: float) -> Callable[[str], float]:
     def number(text: str) -> float:
-        if not least <= kind(text) < end:
-            raise ValueError
-        return kind(text)
+        value = kind(text)
+        if not least <= value < end:
+            raise ValueError  # which argparse tells as "invalid number value"
+        return value
 
     return number
 
 
 _COMMANDS = {  # what runs it, its arguments, and what it does
-    "run": (_run, "REQUESTS -o/--output --dry-run --sandbox --settle --adopt --poll-interval",
+    "run": (_run_command, "REQUESTS -o/--output --dry-run --sandbox --settle --adopt --poll-interval",
             "do a whole job: check, split, create, wait, download; run it again and it goes on"),
-    "create": (_create, "REQUESTS", "make one batch of the requests"),
-    "retrieve": (_act, "ID", "print a batch"),
-    "wait": (_wait, "ID --poll-interval", "wait until a batch has ended, and print it"),
-    "list": (_list, "--limit --json", "list the newest batches"),
-    "results": (_results, "ID -o/--output", "print the results of a batch, or save them"),
-    "cancel": (_act, "ID", "cancel a batch"),
-    "delete": (_act, "ID", "delete an ended batch and its results"),
-    "models": (_models, "[ID] --json", "list the models, or print one"),
-    "count-tokens": (_count_tokens, "REQUESTS", "print each request's input tokens; it is free"),
-    "sandbox": (_sandbox, "--port", "serve a stand-in of the API on 127.0.0.1, and print how to use it"),
+    "create": (_create_command, "REQUESTS", "make one batch of the requests"),
+    "retrieve": (_act_command, "ID", "print a batch"),
+    "wait": (_wait_command, "ID --poll-interval", "wait until a batch has ended, and print it"),
+    "list": (_list_command, "--limit --json", "list the newest batches"),
+    "results": (_results_command, "ID -o/--output", "print the results of a batch, or save them"),
+    "cancel": (_act_command, "ID", "cancel a batch"),
+    "delete": (_act_command, "ID", "delete an ended batch and its results"),
+    "models": (_models_command, "[ID] --json", "list the models, or print one"),
+    "count-tokens": (_count_tokens_command, "REQUESTS", "print each request's input tokens; it is free"),
+    "sandbox": (_sandbox_command, "--port", "serve a stand-in of the API on 127.0.0.1, and print how to use it"),
 }
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "REQUESTS": {"metavar": "REQUESTS", "help": "JSON Lines of custom_id and params"},
@@ -2347,7 +2446,7 @@ def _parse(argv: list[str]) -> Any:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (function, words, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(command=function, name=name, progress=_Progress(), going_on=list)
+        command.set_defaults(command=function, name=name, progress=_Progress(), going_on=list)  # list() is: no batch
         for word in words.split():
             command.add_argument(*word.strip("[]").lower().split("/"), **_ARGUMENTS[word])
     return parser.parse_args(argv)
@@ -2359,17 +2458,21 @@ def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
     program = ("python " if sys.argv[0].endswith(".py") else "") + shlex.quote(sys.argv[0])
     args.progress.say(word)
     ids = args.going_on()
-    if args.command is _create:
+    if args.command is _create_command:
         args.progress.say(f"the batch may have been made, and be billed; look: {program} list")
     if ids:
         args.progress.say(f"these go on, and are billed: {', '.join(ids)}")
         args.progress.say(f"to cancel: {'; '.join(f'{program} cancel {batch_id}' for batch_id in ids)}")
-    if ids or args.command is _run:
+    if ids or args.command is _run_command:
         args.progress.say(f"to go on: {program} {shlex.join(argv)}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status; ``argv`` is sys.argv[1:] unless given."""
+    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143, as --help says.
+
+    ``argv``: the words after the program's name, sys.argv[1:] unless given.  Raises SystemExit for --help, --version
+    and wrong usage.  It sets SIGTERM's handler and the encoding of sys.stdout.
+    """
     import signal
 
     def terminate(*_: object) -> None:

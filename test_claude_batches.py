@@ -320,6 +320,7 @@ def test_arguments_go_where_the_sdk_puts_them(name, options, query, body, defaul
 
 @pytest.mark.parametrize(("query", "wire"), [
     ({"a": True, "b": False, "c": None}, "a=true&b=false"), ({"a": (1, None, "x")}, "a[]=1&a[]=x"),
+    ({"a": {"x": 1, "y": 2}.keys()}, "a[]=x&a[]=y"),
     ({"a": "x y+z&=/?#%\u00e4~"}, "a=x%20y%2Bz%26%3D%2F%3F%23%25%C3%A4~"), ({"a": "", "b": []}, "a="),
     ({"a b": 1.5}, "a%20b=1.5"), ({"limit": 9}, "limit=9"), ({"limit": None}, ""),
 ])
@@ -366,7 +367,7 @@ def test_base_url_may_have_a_port_and_a_path(path):
 @pytest.mark.parametrize(("options", "words"), [
     *(({"base_url": url}, "base_url") for url in (
         "ftp://h", "file:///x", "https://", "h", "//h", "https://user:secret@h", "https://h?a=secret", "https://h#f",
-        "https://h:x", "https://h h", "https://h\n", "https://\u00e4", 5)),
+        "https://h:x", "https://h h", "https://h\n", "https://\u00e4", 5, "")),
     *(({"timeout": seconds}, "timeout") for seconds in (0, -1, float("nan"), "5")),
     *(({"max_retries": retries}, "max_retries") for retries in (-1, None, 1.5)),
     ({"auth_token": "t"}, "api_key or auth_token"),
@@ -486,6 +487,9 @@ def test_none_leaves_the_content_type_out_too():
     ({"default_query": {"b": 2, "c": [3]}}, {"query": "a=1&b=2&c%5B%5D=3"}),
     ({"default_headers": {"X-CUSTOM": None, "x-new": "n"}}, {"x-custom": None, "x-other": "e", "x-new": "n"}),
     ({"base_url": "https://two.test/gw"}, {"url": "https://two.test/gw/v1/models/m", "authorization": "Bearer k1"}),
+    ({"base_url": None, "api_key": None, "auth_token": None},
+     {"url": BASE + "/v1/models/m", "authorization": "Bearer k1"}), ({"api_key": None, "auth_token": "t9"},
+     {"authorization": "Bearer t9"}),
 ])
 def test_with_options_changes_what_it_names_and_keeps_the_rest(changes, expected):
     headers, query = {"X-Custom": "d", "X-Other": "e"}, {"a": 1, "b": 1}
@@ -568,7 +572,7 @@ def test_objects_compare_print_pickle_and_copy(kind, fields):
         assert found not in (kind(), fields)
         touch(found)
     assert found._request_id == (None if kind is MessageBatchIndividualResponse else "req_1")
-    assert re.match(rf"{kind.__name__}\({next(iter(fields))}=['3]", repr(found))
+    assert re.match(rf"{kind.__name__}\({next(iter(fields))}=['3]", repr(found)) and repr(found) == repr(other)
 
 
 def test_objects_are_dataclasses_whose_missing_fields_are_none_and_unknown_ones_pass():
@@ -740,6 +744,7 @@ def test_a_status_is_an_error_of_its_class_with_all_that_the_answer_tells(status
         assert words in str(error)
     for clone in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
         assert (type(clone), str(clone), vars(clone)) == (type(error), str(error), vars(error))
+    assert type(error)("made by hand").status_code == {502: 500, 599: 500, 405: None, 418: None}.get(status, status)
 
 
 @pytest.mark.parametrize(("raw", "body"), [
@@ -1638,6 +1643,7 @@ BROKEN_RULES = {  # what is wrong with requests[1]: its parts, and a word of the
     "a lone surrogate": ({"custom_id": "bad", "params": {"text": "\ud83d"}}, "bad", "surrogate"),
     "a lone surrogate in a key": ({"custom_id": "bad", "params": {"\ud83d": 1}}, "bad", "surrogate"),
     "bytes": ({"custom_id": "bad", "params": {"text": b"x"}}, "bad", "bytes"),
+    "a file": ({"custom_id": "bad", "params": {"text": io.StringIO("a\nb\n")}}, "bad", "StringIO"),
 }
 
 
@@ -3263,6 +3269,23 @@ def test_a_signal_tells_the_batch_that_goes_on_and_how_to_go_on_or_cancel(slow, 
     assert os.path.exists("out.jsonl.job") == (command == "run") and not os.path.exists("out.jsonl")
 
 
+def test_an_interrupted_wait_for_a_batch_that_was_too_fresh_at_first_tells_it_too(slow, cli, monkeypatch):
+    batch, answer, asked = running(slow), slow._answer, []
+
+    def fresh(call, *args):
+        asked.append(call)
+        return answer(call + "x" * (len(asked) <= 2), *args)
+
+    def sleep(seconds):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(slow, "_answer", fresh)
+    monkeypatch.setattr(claude_batches.time, "sleep", sleep)
+    status, out, err = cli("wait", batch.id)
+    assert (status, out) == (130, b"") and f"to cancel: {sys.argv[0]} cancel {batch.id}" in err.replace("python ", "")
+
+
 @posix
 def test_an_interrupted_run_in_the_sandbox_does_not_speak_of_bills():
     process = start("run", write("r.jsonl", request("a")), "-o", "out.jsonl", "--sandbox")
@@ -3629,7 +3652,8 @@ def work():
     sys.pycache_prefix, sys.dont_write_bytecode = config["cache"], False  # compiled once, and not beside the module
     import claude_batches as module
 
-    module.POLL_SECONDS, module._backoff = (0.02, 0.02, 0.02), lambda failures: 0.01
+    module.POLL_LEAST = module.POLL_FIRST = module.POLL_LONGEST = 0.02
+    module._backoff = lambda failures: 0.01
     for name, value in config["patch"].items():
         setattr(module, name, value)
     module.Anthropic.__init__.__kwdefaults__["timeout"] = config["timeout"]
@@ -4068,12 +4092,14 @@ def test_a_second_run_that_comes_as_the_first_one_ends_sends_nothing(case):
 
 
 @posix
-def test_a_lock_on_a_file_that_is_gone_is_none(monkeypatch):
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_lock_on_a_file_that_is_gone_is_none(monkeypatch, begins):
     import fcntl
 
-    def ended(file, how, real=fcntl.flock):  # the other run, just now; and a third one begins
+    def ended(file, how, real=fcntl.flock):  # the other run, just now; and perhaps a third one begins
         os.unlink("rows")
-        write("rows", b"")
+        if begins:
+            write("rows", b"")
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", ended)
@@ -4599,6 +4625,25 @@ def test_a_try_that_finds_no_connection_after_one_that_was_refused_is_repeated()
     client = Anthropic(api_key="k", opener=RefusedThenGone())
     assert client.messages.batches.create(requests=[request("a")]).id == "b1"
     assert len(tries) == 3
+
+
+def test_a_body_that_went_out_whole_is_never_forgotten_in_the_same_try():
+    tries = []
+
+    class SendsTwice:
+        def open(self, request, timeout):
+            if request.get_method() == "POST":
+                tries.append(b"".join(request.data))
+                next(iter(request.data))  # again, and the connection breaks
+            raise ConnectionResetError
+
+    error = failure_of(lambda: Anthropic(api_key=KEY, opener=SendsTwice()).messages.batches.create(requests=[GOOD]))
+    assert type(error) is BatchMayExistError and len(tries) == 1
+
+
+def test_the_hook_of_the_job_is_no_option_of_a_create():
+    with pytest.raises(TypeError, match="before_last_block"):
+        make(RAW)[0].messages.batches.create(requests=REQUESTS, before_last_block=print)
 
 
 # ---- The real API ----------------------------------------------------------------------------------------------
