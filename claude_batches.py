@@ -527,8 +527,23 @@ def _stopwatch() -> Callable[[], float]:
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer that may come after interim ones, of which http.client passes over 100 alone."""
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+            while self.status in (102, 103):
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
+        except TypeError as error:  # from the email package, of a Content-Type's parameters that it cannot put in order
+            raise http.client.HTTPException(f"headers that cannot be read: {error}") from error
+
+
 class _Connection(http.client.HTTPConnection):
     """A connection that has its own timeout for connecting, and hears a refusal that comes during the upload."""
+
+    response_class = _Response
 
     def connect(self) -> None:
         timeout = self.timeout
@@ -574,7 +589,7 @@ class _Transport(urllib.request.AbstractHTTPHandler):
             if self._base.scheme == "https":
                 self._context = self._context or ssl.create_default_context()
             # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
-            is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){3}", host)
             director.add_handler(urllib.request.ProxyHandler({} if is_loopback else None))
             director.add_handler(urllib.request.UnknownHandler())
             director.add_handler(self)
@@ -624,23 +639,22 @@ class _Call:
     def __repr__(self) -> str:  # what messages show: headers hold the key, and a query may hold a gateway's
         return f"{self.method} {self.url.partition('?')[0]}"
 
-    def masked(self, text: str) -> str:
-        """Return a text of the other side's without the key that it may repeat."""
-        for name in _SECRET_HEADERS:
-            secret = self.headers.get(name, "").rpartition(" ")[2]  # without "Bearer"
-            if len(secret) > 7:  # "sandbox" and the like hide nothing, and may be words of the text
-                text = text.replace(secret, "***")
+    def masked(self, text: Any) -> Any:
+        """Return a text of the other side's without the key that it may repeat; what is no text, as it is."""
+        for word in " ".join(self.headers.get(name, "") for name in _SECRET_HEADERS).split():
+            if isinstance(text, str) and len(word) > 7:  # "Bearer", "sandbox" and the like are no secrets
+                text = text.replace(word, "***")
         return text
 
     def connection_error(self, error: Exception) -> APIConnectionError:
         """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
-        link: BaseException | None = error
-        for _ in range(8):  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
-            if link:
-                link.args = tuple(self.masked(arg) if isinstance(arg, str) else arg for arg in link.args)
-                link = link.__cause__ or link.__context__
+        links: list[BaseException] = [error]
+        for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
+            link.args = tuple(map(self.masked, link.args))
+            link.__dict__.update({name: self.masked(value) for name, value in link.__dict__.items()})
+            links += [more for more in (link.__cause__, link.__context__) if more and more not in links]
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(reason, socket.timeout):
+        if isinstance(reason, (socket.timeout, TimeoutError)):  # one and the same from 3.10 on
             return APITimeoutError(f"Request timed out ({self})")
         if isinstance(reason, ssl.SSLCertVerificationError):
             advice = "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
@@ -797,7 +811,7 @@ def _spooling() -> Iterator[None]:
 class _Body:
     """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
 
-    ``is_sent`` tells whether an iteration of this try came to its end: only then may a batch have come of it.
+    ``is_sent`` tells whether the last byte was handed over in this try: only then may a batch have come of it.
     ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
     has been sent.
     """
@@ -841,11 +855,14 @@ class _Body:
         self.elapsed = _stopwatch()
         with _spooling():
             self._file.seek(0)
-            for left in range(self.size, 0, -BLOCK):
-                if left <= BLOCK and self._before_last_block:
-                    self._before_last_block()
+            for _ in range(0, self.size - BLOCK, BLOCK):
                 yield self._file.read(BLOCK)
-        self.is_sent = True
+            if self._before_last_block:
+                self._before_last_block()
+            last = self._file.read()
+            yield last[:-1]
+            self.is_sent = True  # before that byte: a signal handler may raise when it has gone out
+            yield last[-1:]
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
@@ -856,7 +873,7 @@ _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
 _NOT_GIVEN: Any = object()  # of a timeout, for which None means no limit
-_ORIGIN = re.compile(r"(?i)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?")
+_ORIGIN = re.compile(r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?")
 
 
 def _segment(name: str, value: str) -> str:
@@ -945,7 +962,7 @@ class Anthropic:
         self.timeout, self.max_retries, self.ssl_context = _checked_timeout(timeout), max_retries, ssl_context
         self.default_headers = {**_lower(from_env), **_lower(default_headers)}
         self.default_query = dict(default_query or {})
-        self._opener = opener or _Transport(self.base_url, ssl_context)
+        self._opener = _Transport(self.base_url, ssl_context) if opener is None else opener
         self.messages, self.models = Messages(self), Models(self)
 
     def with_options(self, **changes: Any) -> Anthropic:
@@ -1332,8 +1349,10 @@ class Results:
                     return
                 except APIConnectionError as error:
                     self._reopen(error, len(seen))
-        except AnthropicError as error:
-            self._error = error
+        except GeneratorExit:  # of close()
+            raise
+        except BaseException as error:  # an interrupt, too: what comes after it must not look like the end
+            self._error = error if isinstance(error, AnthropicError) else self._incomplete(error, len(seen))
             raise
         finally:
             self._response.close()
@@ -1373,9 +1392,12 @@ class Results:
                 raise lost
             self._response = self._client._send(self._call, lambda response: response, _FINAL)
         except APIError as error:
-            raise IncompleteResultsError(
-                f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; then: {error}",
-                expected=self._expected, received=received) from error
+            raise self._incomplete(error, received) from error
+
+    def _incomplete(self, error: BaseException, received: int) -> IncompleteResultsError:
+        words = f"{received} of {self._expected or '?'} rows came; then: {str(error) or type(error).__name__}"
+        return IncompleteResultsError(
+            f"Batch {self._batch_id}: {words}", expected=self._expected, received=received)
 
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
         if self._error:
@@ -1435,7 +1457,10 @@ SYNC_BYTES = 8_000_000  # of rows, between two notes of them in the journal
 
 def _count(client: Anthropic, params: Mapping[str, Any]) -> int:
     fields = {name: params[name] for name in COUNTED if name in params}
-    return client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+    count = client.messages.count_tokens(**{"model": None, "messages": None, **fields}).input_tokens
+    if not isinstance(count, int):
+        raise APIResponseValidationError("The answer to count_tokens has no input_tokens")
+    return count
 
 
 class JobError(AnthropicError):
@@ -1626,17 +1651,20 @@ class Job:
                 if not os.path.exists(self._journal_path) and not os.path.getsize(self._rows_path):
                     os.unlink(self._rows_path)
                 raise
-            while not self._journal.is_collected():
-                self._send()
-                self._gather()
-            return self._finish()
+            try:
+                while not self._journal.is_collected():
+                    self._send()
+                    self._gather()
+                return self._finish()
+            except OSError as error:  # a full disk, for one
+                raise JobError(f"{error}: mend that, and run again to go on") from error
 
     # -- plan
 
     def _open(self) -> None:
         """Take up the journal, or begin one; refuse what does not belong together."""
         if os.path.exists(self._journal_path):
-            journal = _Journal.load(self._journal_path)
+            journal = self._journal = _Journal.load(self._journal_path)  # at once: its batches go on
             if journal.digest != self.plan()[0].digest:
                 raise JobError(f"{self._requests} has changed since the run began; put it back, or begin another run")
             if journal.base_url != self._client.base_url:
@@ -1835,7 +1863,8 @@ class Job:
 
     def _ask(self, part: _Part, question: str) -> None:
         """Stop, and take the next run's --adopt as the answer."""
-        part.is_asked = True
+        for other in self._journal.parts:  # an earlier question is answered no more
+            other.is_asked = other is part
         self._save()
         raise JobError(question)
 
@@ -1848,7 +1877,7 @@ class Job:
         """Tell the error, and return the seconds that it asks for; raise it before the first answer, or if it stays."""
         if not (error._is_transient and self._is_answered):
             raise error
-        if isinstance(error, RateLimitError) and "spend_limit" in (error.error_code or ""):
+        if isinstance(error, RateLimitError) and "spend_limit" in str(error.error_code):
             raise JobError(f"{error}.  It stays so until the limit is raised; then run again to go on") from error
         self._progress.live(f"waiting: {error}")
         return _retry_after(error.headers)
@@ -1871,6 +1900,7 @@ class Job:
                 self._collect(part, outcome)
                 delay = 0.0
             else:
+                part.is_asked = False  # it is there after all
                 running.append(outcome)
             delays.append(delay)
         if running:
@@ -2223,7 +2253,8 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 class _Progress:
     """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
 
-    _last, _width = "", 0  # the line that was shown last, and how wide it stands on the terminal
+    _last: tuple[str, ...] = ()  # the two lines that were written last: a wait may show two in turn
+    _width = 0  # of the line on the terminal
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads: no reason to give up a job
@@ -2235,16 +2266,18 @@ class _Progress:
         self._width = 0
 
     def live(self, line: str, times: str = "", is_last: bool = False) -> None:
-        """Show the line of the moment; elsewhere than on a terminal only when it changes, without its times."""
+        """Show the line of the moment; elsewhere than on a terminal only when more of it changes than a request id."""
         try:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         except (OSError, ValueError, AttributeError):  # no terminal (Windows, python/cpython#93203), or no file
-            self._write(line + "\n" if line != self._last else "")
+            words = re.sub(r" \(request id [^)]*\)", "", line)
+            if words not in self._last:
+                self._write(line + "\n")
+                self._last = (*self._last[-1:], words)
         else:
             shown = ", ".join(filter(None, (line, times)))[: columns - 1]
             self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
-        self._last = line
 
     def batches(self, batches: list[MessageBatch], parts: int = 1) -> None:
         """Show batches in one line, which stays once they have ended.  The API moves its counts then: no percentage."""
@@ -2278,10 +2311,14 @@ def _print_all(args: Any, objects: Iterable[Any], head: str, cells: Callable[[An
 
 def _requests_of(path: str) -> Iterator[Any]:
     """Yield the requests of a file, "-" being standard input.  Raises InvalidRequestsError."""
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else _open_requests(path) as file:
+        for _, _, request, _ in _read_requests(file, "standard input" if path == "-" else path):
+            yield request
+
+
+def _open_requests(path: str) -> io.BufferedReader:
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
-            for _, _, request, _ in _read_requests(file, "standard input" if path == "-" else path):
-                yield request
+        return open(path, "rb")
     except OSError as error:
         raise InvalidRequestsError(f"{path}: {error.strerror}") from None
 
@@ -2289,10 +2326,9 @@ def _requests_of(path: str) -> Iterator[Any]:
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
-    if not os.path.isfile(args.requests):
-        is_there = args.requests == "-" or os.path.exists(args.requests)
-        words = "run needs a regular file, to read it again" if is_there else "No such file"
-        raise InvalidRequestsError(f"{args.requests}: {words}")
+    if args.requests == "-" or (os.path.exists(args.requests) and not os.path.isfile(args.requests)):
+        raise InvalidRequestsError(f"{args.requests}: run needs a regular file, to read it again")
+    _open_requests(args.requests).close()
     options = {name: getattr(args, name) for name in ("progress", "poll_interval", "settle", "adopt")}
     if args.dry_run:
         _print(Job(Anthropic(), args.requests, args.output or "results", **options).plan()[1])
@@ -2313,7 +2349,12 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    _print(Anthropic().messages.batches.create(requests=_requests_of(args.requests)))
+    batch = Anthropic().messages.batches.create(requests=_requests_of(args.requests))
+    try:
+        _print(batch)
+    except OSError:  # a closed pipe, too: who misses the id pays again
+        args.progress.say(f"the batch was made, but could not be printed: {batch.id}")
+        raise
 
 
 def _act_command(args: Any) -> None:
@@ -2322,7 +2363,7 @@ def _act_command(args: Any) -> None:
 
 def _wait_command(args: Any) -> int:
     def on_poll(batch: MessageBatch) -> None:
-        args.going_on = lambda: [args.id]
+        args.going_on = lambda: [args.id] if batch.processing_status != "ended" else []
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
@@ -2361,15 +2402,16 @@ def _results_command(args: Any) -> int:
     with contextlib.ExitStack() as stack:
         folder = args.output and stack.enter_context(_folder_beside(args.output))
         results = stack.enter_context(Anthropic().messages.batches.results(args.id))
-        file = stack.enter_context(open(os.path.join(folder, "results"), "wb")) if folder else sys.stdout.buffer
+        path = folder and os.path.join(folder, "results")
+        file = stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) if path else sys.stdout
         failed = 0
         for line, row in results._rows(set()):
-            file.write(line)
+            file.write(line.decode())
             failed += getattr(MessageBatchIndividualResponse(row).result, "type", None) != "succeeded"
-        if folder:
+        if path:
             _sync(file)
             file.close()
-            _publish(file.name, args.output)
+            _publish(path, args.output)
     return 3 if failed else 0
 
 
@@ -2429,7 +2471,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
                  "help": "after a lost answer, how long a batch may still come of it (300)"},
     "--adopt": {"metavar": "ID|none", "help": "the batch of a part in doubt"},
     "--poll-interval": {"type": _number(float, 0, 2e6), "metavar": "SECONDS", "help": "between two polls"},
-    "--limit": {"type": _number(int, 1, float("inf")), "default": 20, "metavar": "N", "help": "how many (20)"},
+    "--limit": {"type": _number(int, 1, sys.maxsize), "default": 20, "metavar": "N", "help": "how many (20)"},
     "--json": {"action": "store_true", "help": "print JSON, one object a line"},
     "--port": {"type": _number(int, 0, 65536), "default": 0, "metavar": "N", "help": "0, the default, is any free one"},
 }
@@ -2467,25 +2509,9 @@ def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
         args.progress.say(f"to go on: {program} {shlex.join(argv)}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143, as --help says.
-
-    ``argv``: the words after the program's name, sys.argv[1:] unless given.  Raises SystemExit for --help, --version
-    and wrong usage.  It sets SIGTERM's handler and the encoding of sys.stdout.
-    """
-    import signal
-
-    def terminate(*_: object) -> None:
-        raise KeyboardInterrupt("terminated")
-
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-    with contextlib.suppress(AttributeError):  # a notebook's has no such method
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
-    argv, status = sys.argv[1:] if argv is None else argv, 0
-    args = _parse(argv)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, terminate)
+def _perform(args: Any, argv: list[str]) -> int:
+    """Perform a command, tell what ends it, and return the exit status."""
+    status = 0
     try:
         status = args.command(args) or 0
         sys.stdout.flush()
@@ -2498,13 +2524,55 @@ def main(argv: list[str] | None = None) -> int:
         if ids:
             args.progress.say(f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on")
     except KeyboardInterrupt as signaled:
-        status = 143 if signaled.args else 130
-        _tell_interrupted(args, argv, "terminated" if signaled.args else "interrupted")
+        word = str(signaled) or "interrupted"
+        status = 143 if word == "terminated" else 130
+        _tell_interrupted(args, argv, word)
     try:
         sys.stdout.flush()
     except OSError:  # a closed pipe or a full disk, of which the flush at the exit would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which, and only one: a wrapper sends Ctrl-C again."""
+    import signal
+
+    def interrupt(number: int, _: object) -> None:
+        for each in handlers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt("terminated" if number == signal.SIGTERM else "interrupted")
+
+    handlers: dict[signal.Signals, Any] = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) != signal.SIG_IGN:  # which it is for what runs in the background
+                handlers[each] = signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler or signal.SIG_DFL)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143, as --help says.
+
+    ``argv``: the words after the program's name, sys.argv[1:] unless given.  Raises SystemExit for --help, --version
+    and wrong usage.  It sets the encoding of sys.stdout, and lifts Python's limit of an integer's digits.
+    """
+    sys.stdin, sys.stdout, sys.stderr = (  # None where the caller closed it
+        stream or open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")
+        for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")))
+    with contextlib.suppress(AttributeError):  # a notebook's has no such method
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
+    with contextlib.suppress(AttributeError):  # older Pythons have no such limit
+        sys.set_int_max_str_digits(0)  # a tool's input may hold any integer
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parse(argv)
+    with _signals_interrupt():
+        return _perform(args, argv)
 
 
 if __name__ == "__main__":

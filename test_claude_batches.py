@@ -367,7 +367,7 @@ def test_base_url_may_have_a_port_and_a_path(path):
 @pytest.mark.parametrize(("options", "words"), [
     *(({"base_url": url}, "base_url") for url in (
         "ftp://h", "file:///x", "https://", "h", "//h", "https://user:secret@h", "https://h?a=secret", "https://h#f",
-        "https://h:x", "https://h h", "https://h\n", "https://\u00e4", 5, "")),
+        "https://h:x", "https://h h", "https://h\n", "https://\u00e4", "http\u017f://h", 5, "")),
     *(({"timeout": seconds}, "timeout") for seconds in (0, -1, float("nan"), "5")),
     *(({"max_retries": retries}, "max_retries") for retries in (-1, None, 1.5)),
     ({"auth_token": "t"}, "api_key or auth_token"),
@@ -767,6 +767,23 @@ def test_an_http_error_that_the_opener_raises_is_an_answer():
         make(urllib.error.HTTPError(BASE, 404, "no", response.headers, response))[0].models.retrieve("m")
 
 
+def test_results_that_were_interrupted_do_not_look_whole_afterwards(monkeypatch):
+    client, opener = make({**RAW, "request_counts": {"succeeded": 2}}, RAW_ROWS)
+    results = client.messages.batches.results("b1")
+    blocks = iter([RAW_ROWS[:RAW_ROWS.index(b"\n") + 1]])
+    monkeypatch.setattr(opener.responses[-1], "read1", lambda size: next(blocks, None) or interrupt())
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
+    for _ in range(2):
+        with pytest.raises(IncompleteResultsError, match="b1: 1 of 2 rows came; then: KeyboardInterrupt") as caught:
+            list(results)
+        assert (caught.value.expected, caught.value.received) == (2, 1)
+
+
 def test_errors_of_every_kind_pickle_and_keep_their_fields():
     batch = MessageBatch(id="b")
     for error in (
@@ -814,6 +831,12 @@ def test_a_call_that_makes_nothing_is_repeated_by_the_sdks_rule(name, status, sh
     assert (caught.value.status_code, len(opener.requests)) == (status, tries)
     assert [request.sent.get("x-stainless-retry-count") for request in opener.requests] == [None, "1", "2"][:tries]
     assert all(request.wire == opener.requests[0].wire for request in opener.requests)
+
+
+def test_a_timeout_by_either_name_is_one():  # they are two before 3.10
+    for error in (socket.timeout(), TimeoutError(), urllib.error.URLError(TimeoutError())):
+        with pytest.raises(APITimeoutError):
+            make(error, max_retries=0)[0].models.retrieve("m")
 
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
@@ -1311,6 +1334,8 @@ TORN = {  # answers that break off, or are none
     "of an endless header": Answer(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 70_000 + b"\r\n\r\n{}"),
     "of too many headers": Answer(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n{}"),
     "of a chunk without size": reply(body=b"oops\r\n", framing="close", headers={"Transfer-Encoding": "chunked"}),
+    "of headers that the email package cannot sort": reply(
+        body=BATCH, headers={"Content-Type": "multipart/mixed; boundary*=a; boundary*0=b"}),
     "of a negative chunk": reply(body=b"-5\r\nhello", framing="close", headers={"Transfer-Encoding": "chunked"}),
 }
 STALLED = {"silent": Answer(end="stall"), "silent in its body": reply(body=BATCH, cut=-5, end="stall")}
@@ -3287,6 +3312,25 @@ def test_an_interrupted_wait_for_a_batch_that_was_too_fresh_at_first_tells_it_to
 
 
 @posix
+def test_one_signal_interrupts_and_what_comes_after_it_is_passed_over():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for first, word in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")):
+        with claude_batches._signals_interrupt():
+            with pytest.raises(KeyboardInterrupt, match=word):
+                os.kill(os.getpid(), first)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@posix
+def test_an_ignored_signal_stays_ignored():  # as sh has it for what runs in the background
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with claude_batches._signals_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@posix
 def test_an_interrupted_run_in_the_sandbox_does_not_speak_of_bills():
     process = start("run", write("r.jsonl", request("a")), "-o", "out.jsonl", "--sandbox")
     next(line for line in process.stderr if b"in_progress" in line)
@@ -3342,6 +3386,80 @@ def test_the_sandbox_command_prints_two_lines_to_export_and_serves_until_interru
     assert (status, out) == (1, b"") and "in use" in err and err.count("\n") == 1
     send_signal(process, signal.SIGINT)
     assert finish(process) == (130, b"", "interrupted\n")
+
+
+HUGE = "9" * 5000  # more digits than Python reads, unless it is asked to
+
+
+def test_integers_of_any_length_go_through():
+    line = '{"custom_id":"a","params":{"model":"m","max_tokens":1,"messages":[{"n":%s}]}}' % HUGE
+    status, _, err = finish(start("run", write("r.jsonl", line.encode()), "-o", "out", "--sandbox"))
+    assert status == 0, err
+    printed = python(os.path.dirname(claude_batches.__file__), """
+import io
+import claude_batches
+class Opener:
+    def open(self, request, timeout):
+        rows = b'{"custom_id":"a","result":{"type":"succeeded","message":{"n":' + sys.argv[2].encode() + b"}}}"
+        answer = io.BytesIO(rows if request.full_url.endswith("/x") else b'{"id":"b","results_url":"https://h/x"}')
+        answer.status, answer.headers = 200, {}
+        return answer
+client = claude_batches.Anthropic(api_key="k", opener=Opener())
+claude_batches.Anthropic = lambda: client
+assert claude_batches.main(["results", "b"]) == 0
+""", HUGE)
+    assert HUGE in printed
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_create_whose_output_finds_no_room_tells_the_batch(sandbox):
+    with open("/dev/full", "wb") as full:
+        status, _, err = finish(start("create", write("r.jsonl", request("a")), stdout=full))
+    assert status == 1 and sandbox.batches.list(limit=1).data[0].id in err and "No space" in err
+
+
+def test_results_are_printed_in_a_notebook_too(sandbox, monkeypatch):  # whose stream has no buffer
+    batch, shown = ended(sandbox), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert claude_batches.main(["results", batch.id]) == 0
+    assert [json.loads(line)["custom_id"] for line in shown.getvalue().splitlines()] == ["b", "a"]
+
+
+def test_a_stream_that_the_caller_closed_is_an_empty_one(sandbox, monkeypatch, capsys):
+    for name in ("stdin", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert claude_batches.main(["create", "-"]) == 2
+    assert claude_batches.main(["create", "\udcff"]) == 2  # a name that only some encodings can tell
+    assert claude_batches.main(["list", "--limit", "9" * 9]) == 0
+
+
+def test_a_limit_that_no_list_reaches_is_wrong_usage(cli):
+    status, out, err = cli("list", "--limit", "9" * 30)
+    assert (status, out) == (2, b"") and "--limit" in err
+
+
+def test_a_count_that_did_not_come_is_told_with_its_custom_id(sandbox, cli, monkeypatch):
+    monkeypatch.setattr(sandbox, "_answer", lambda *args: {"input_tokens": None})
+    status, out, err = cli("count-tokens", write("r.jsonl", request("a")))
+    assert (status, out, err.count("\n")) == (1, b"", 1) and "custom_id 'a'" in err and "no input_tokens" in err
+
+
+@posix
+def test_requests_that_cannot_be_read_are_a_wrong_input_file(cli):
+    os.symlink("loop", "loop")  # unlike a mode, it keeps root out, too
+    for args in (("run", "loop", "-o", "out"), ("run", "loop", "--dry-run"), ("create", "loop")):
+        status, out, err = cli(*args)
+        assert (status, out, os.listdir(".")) == (2, b"", ["loop"]) and "loop: " in err
+
+
+def test_elsewhere_than_on_a_terminal_nothing_is_told_again_for_a_new_request_id(capsys):
+    progress = claude_batches._Progress()
+    for number in range(3):  # a full queue is waited out while a part is polled
+        progress.live(f"waiting: 429 (request id req_{number}) (POST u)")
+        progress.live("1 of 2 batches in_progress", f"0:00:0{number} elapsed")
+    progress.live("2 of 2 batches in_progress")
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting: 429 (request id req_0) (POST u)", "1 of 2 batches in_progress", "2 of 2 batches in_progress"]
 
 
 # ---- The official SDK, where it is installed -------------------------------------------------------------------
@@ -3937,11 +4055,11 @@ def test_a_batch_id_is_printed_before_it_is_written_down(case):
 def test_a_journal_that_cannot_be_written_stops_the_run_and_loses_nothing(case):
     def full(n):
         job = case(parts=2)
-        expect(job.end(job.start(full=n)), 1, "No space left")
+        expect(job.end(job.start(full=n)), 1, "No space left", "run again")
         expect(job.run(), 0)
         job.check()
 
-    all_of(full, range(2, 8))
+    all_of(full, [*range(2, 10), 11, 12])  # 10 is the hard link, which a rename replaces
 
 
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
@@ -3956,6 +4074,18 @@ def test_interrupted_it_tells_the_batches_and_how_to_go_on(case, name, code):
     job.control(settings={"runs": 0})
     expect(job.run(), 0)
     job.check()
+
+
+def test_interrupted_while_it_checks_the_requests_again_it_tells_the_batches_too(case, cli, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    job = begun(case)
+    monkeypatch.setattr(claude_batches.Job, "plan", interrupt)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", job.url)
+    status, out, err = cli("run", job.requests, "-o", job.results)
+    assert status == 130 and "billed: msgbatch_000, msgbatch_001, msgbatch_002" in err
 
 
 # ---- Plan -------------------------------------------------------------------------------------------------------
@@ -4409,6 +4539,20 @@ def test_the_same_words_again_do_not_answer_for_the_next_part(case):
     assert len(job.control()["batches"]) == len(made)
 
 
+def test_a_question_that_another_one_followed_is_answered_no_more(case):
+    job = case(parts=2, settings={"queue": 20, "runs": 1000})
+    process = job.start(NOT_FOUND_SECONDS=0.1)
+    job.until(lambda state: state["log"].count("create") > 1)  # the second part finds no room
+    job.control(change={"msgbatch_000": {"lost": True}})
+    expect(job.end(process), 1, "msgbatch_000", "--adopt")
+    job.control(change={"msgbatch_000": {"lost": False}}, settings={"queue": 10**9},
+                faults={"create": [["both", OTHERS]]})
+    expect(job.run(), 1, "msgbatch_002, msgbatch_001", "--adopt")
+    job.control(change={"msgbatch_000": {"lost": True}}, settings={"runs": 0})
+    expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 1, "msgbatch_000", "--adopt")
+    assert len([made for made in job.made() if made["ids"] == job.ids[:20]]) == 1
+
+
 @pytest.mark.parametrize("word", ["twin", "hide"])
 def test_an_adopted_batch_of_somebody_else_is_refuted_at_download(case, word):
     job = case(parts=2, faults={"create": [[word, ["request-3"] + OTHERS[1:]]]})
@@ -4639,6 +4783,61 @@ def test_a_body_that_went_out_whole_is_never_forgotten_in_the_same_try():
 
     error = failure_of(lambda: Anthropic(api_key=KEY, opener=SendsTwice()).messages.batches.create(requests=[GOOD]))
     assert type(error) is BatchMayExistError and len(tries) == 1
+
+
+def test_a_body_whose_last_byte_was_handed_over_has_gone_out():
+    tries = []
+
+    class Interrupted:  # by a signal, say, whose handler raises when the last byte has gone out
+        def open(self, request, timeout):
+            if request.get_method() == "POST":
+                tries.append(b"")
+                for block in request.data:
+                    tries[-1] += block
+                    if tries[-1].endswith(b"]}"):
+                        break
+            raise TimeoutError
+
+    error = failure_of(lambda: Anthropic(api_key=KEY, opener=Interrupted()).messages.batches.create(requests=[GOOD]))
+    assert type(error) is BatchMayExistError and type(error.__cause__) is APITimeoutError
+    assert [json.loads(body) for body in tries] == [{"requests": [GOOD]}]
+
+
+def test_an_opener_may_be_empty():
+    class Empty(CannedOpener):
+        def __len__(self):
+            return 0
+
+    opener = Empty([MODEL])
+    assert Anthropic(api_key="k1", opener=opener).models.retrieve("m").id == "m1"
+
+
+def test_interim_answers_are_passed_over(serve):
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    server = serve([answer._replace(sent=hints + answer.sent) for answer in (reply(body=BATCH), refusal(404))])
+    batch = client_of(server).messages.batches.create(requests=[GOOD])
+    assert (batch.id, batch._request_id, batch._headers.get("link")) == ("msgbatch_1", "req_1", None)
+    assert type(failure_of(lambda: client_of(server).models.retrieve("m"))) is NotFoundError
+
+
+@pytest.mark.parametrize("credential", [KEY + " ", f"Bearer  {KEY}\t", f"Bearer\t{KEY}"])
+def test_a_key_is_hidden_however_it_is_written(serve, credential):
+    for answer in ECHOES.values():
+        client = client_of(serve([answer]), api_key=None, default_headers={"x-api-key": credential})
+        error = failure_of(lambda: client.models.retrieve("m"))
+        while error:  # what http.client notes on an error, too
+            assert KEY not in str(vars(error))
+            error = error.__cause__ or error.__context__
+
+
+def test_a_key_is_hidden_in_all_that_is_chained():
+    def script(request, timeout):
+        try:
+            raise http.client.BadStatusLine(KEY)
+        except http.client.BadStatusLine:
+            raise ConnectionAbortedError("closed") from OSError("reset")
+
+    failure_of(client_through(script, max_retries=0)[0].models.list)
 
 
 def test_the_hook_of_the_job_is_no_option_of_a_create():
