@@ -287,7 +287,9 @@ class _Object:
         return self.to_dict() == other.to_dict() if type(self) is type(other) else NotImplemented
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__dict__)})"
+        names = [name for name in self.__dataclass_fields__ if name in self.__dict__]  # type: ignore[attr-defined]
+        shown = {**self.__dict__, **{name: getattr(self, name) for name in names}}  # as they are read
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class OpenObject(_Object):

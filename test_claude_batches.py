@@ -607,6 +607,7 @@ def test_a_field_never_hides_a_method():
     hidden = dict.fromkeys(("to_dict", "_request_id", "_headers", "_take", "__class__", "__dict__", "__eq__"), 1)
     batch, model = take(MessageBatch, {"id": "b", **hidden}), take(ModelInfo, {"capabilities": dict(hidden)})
     assert (batch.to_dict(), batch._request_id, copy.deepcopy(batch)) == ({"id": "b", **hidden}, "req_1", batch)
+    assert repr(batch).startswith("MessageBatch(id='b', to_dict=1, ") and "to_dict=1" in repr(model)
     assert (type(model.capabilities), model.capabilities.to_dict()) == (OpenObject, hidden)
     names = ("to_dict", "iter_pages", "has_next_page", "next_page_info", "get_next_page", "_params", "_fetch")
     fields = page("1", more=True, _request_id=1, **dict.fromkeys(names, 1))
