@@ -41,6 +41,7 @@ import threading
 import time
 import traceback
 import tracemalloc
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -329,6 +330,18 @@ def test_a_query_is_written_as_by_the_sdk(query, wire):
     query = {**query, "limit": query.get("limit")}
     extra, = sent(lambda c: c.messages.batches.list(limit=1, extra_query=query), page(), default_query={"limit": 1})
     assert default.wire[2] == extra.wire[2] == wire.replace("[]", "%5B%5D")
+
+
+@pytest.mark.parametrize(("value", "wire"), [
+    (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"), (dt.date(2026, 1, 2), "2026-01-02"),
+    (types.MappingProxyType({"a": None}), {"a": None}), ((1, (2,)), [1, [2]]), ({1}, [1]), (collections.deque([1]), [1]),
+    ({"a": 1}.keys(), ["a"]), ({"a": 1}.values(), [1]), (iter([1]), [1]), (range(2), [0, 1]),
+    (claude_batches.ContentBlock(type="text", citations=[OpenObject(n=1)]), {"type": "text", "citations": [{"n": 1}]}),
+    (MessageBatch(created_at=datetime(2026, 1, 2, tzinfo=UTC)), {"created_at": "2026-01-02T00:00:00+00:00"}),
+])
+def test_a_value_that_json_does_not_know_goes_out_as_from_the_sdk(value, wire):
+    request, = sent(lambda c: c.messages.batches.create(requests=[{"custom_id": "a", "params": {"x": value}}]), RAW)
+    assert json.loads(request.wire[3])["requests"][0]["params"] == {"x": wire}
 
 
 @pytest.mark.parametrize(("given", "segment"), [
