@@ -67,7 +67,7 @@ from datetime import date, datetime, timedelta, timezone
 
 TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -264,7 +264,7 @@ class _Object:
         _KINDS[cls.__name__] = cls
         dataclass(init=False, eq=False, repr=False)(cls)
         for name, annotation in getattr(cls, "__annotations__", {}).items():  # 3.8: none where none are declared
-            kinds = [_KINDS[word] for word in re.findall(r"\w+", annotation) if word in _KINDS]
+            kinds = [_KINDS[word] for word in re.findall(r"\w+", str(annotation)) if word in _KINDS]
             setattr(cls, name, _field(name, kinds[0]) if kinds else None)
         for name in dir(cls):
             method = getattr(cls, name)
@@ -287,7 +287,7 @@ class _Object:
         return self.to_dict() == other.to_dict() if type(self) is type(other) else NotImplemented
 
     def __repr__(self) -> str:
-        names = [name for name in self.__dataclass_fields__ if name in self.__dict__]  # type: ignore[attr-defined]
+        names = [name for name in type(self).__dataclass_fields__ if name in self.__dict__]  # type: ignore[attr-defined]
         shown = {**self.__dict__, **{name: getattr(self, name) for name in names}}  # as they are read
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
@@ -591,7 +591,7 @@ class _Transport(urllib.request.AbstractHTTPHandler):
             if self._base.scheme == "https":
                 self._context = self._context or ssl.create_default_context()
             # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
-            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){3}", host)
+            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
             director.add_handler(urllib.request.ProxyHandler({} if is_loopback else None))
             director.add_handler(urllib.request.UnknownHandler())
             director.add_handler(self)
@@ -654,7 +654,8 @@ class _Call:
         for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
             link.args = tuple(map(self.masked, link.args))
             link.__dict__.update({name: self.masked(value) for name, value in link.__dict__.items()})
-            links += [more for more in (link.__cause__, link.__context__) if more and more not in links]
+            chained = (link.__cause__, link.__context__)  # which ends at an error that the caller was handling
+            links += [more for more in chained if isinstance(more, _TRANSPORT_ERRORS) and more not in links]
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (socket.timeout, TimeoutError)):  # one and the same from 3.10 on
             return APITimeoutError(f"Request timed out ({self})")
@@ -813,7 +814,7 @@ def _spooling() -> Iterator[None]:
 class _Body:
     """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
 
-    ``is_sent`` tells whether the last byte was handed over in this try: only then may a batch have come of it.
+    ``is_sent`` tells whether the last byte was, or may have been, handed over in this try: only then a batch may exist.
     ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
     has been sent.
     """
@@ -862,7 +863,8 @@ class _Body:
             if self._before_last_block:
                 self._before_last_block()
             last = self._file.read()
-            yield last[:-1]
+            if len(last) > 1:
+                yield last[:-1]
             self.is_sent = True  # before that byte: a signal handler may raise when it has gone out
             yield last[-1:]
 
@@ -894,7 +896,7 @@ def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _query_pairs(f"{name}[{key}]", item)
-    elif isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+    elif isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(value, (str, bytes, bytearray)):
         for item in value:
             yield from _query_pairs(f"{name}[]", item)
     elif value is not None:
@@ -1340,7 +1342,18 @@ class Results:
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client, self._call, self._batch_id, self._expected = client, call, batch.id, _size(batch)
         self._response = client._send(call, lambda response: response)
-        self._objects = (MessageBatchIndividualResponse(row) for _, row in self._rows(set()))
+        self._objects = self._responses()
+
+    def _responses(self) -> Generator[MessageBatchIndividualResponse, None, None]:
+        seen: set[str] = set()
+        try:
+            for _, row in self._rows(seen):
+                yield MessageBatchIndividualResponse(row)
+        except GeneratorExit:  # of close()
+            raise
+        except BaseException as error:  # an interrupt, too: what comes after it must not look like the end
+            self._error = error if isinstance(error, AnthropicError) else self._incomplete(error, len(seen))
+            raise
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
         """Yield line, with its newline, and JSON of each row whose custom_id is not in ``seen``, and add it there."""
@@ -1351,11 +1364,6 @@ class Results:
                     return
                 except APIConnectionError as error:
                     self._reopen(error, len(seen))
-        except GeneratorExit:  # of close()
-            raise
-        except BaseException as error:  # an interrupt, too: what comes after it must not look like the end
-            self._error = error if isinstance(error, AnthropicError) else self._incomplete(error, len(seen))
-            raise
         finally:
             self._response.close()
 
@@ -1589,6 +1597,7 @@ def _publish(source: str, target: str) -> None:
         # the same content is this file, published by a run that was killed before it had told so
         if os.path.islink(target) or not os.path.isfile(target) or not filecmp.cmp(source, target, shallow=False):
             _refuse_existing(target)
+            raise  # it went away meanwhile
     os.unlink(source)
 
 
@@ -1608,8 +1617,10 @@ def _locked(path: str) -> Iterator[Any]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise JobError(f"Another run is at work on {path}, or the folder has no locks ({error})") from None
-        # the run that held the lock before may have renamed or removed the file since it was opened
-        if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        is_ours = False
+        with contextlib.suppress(FileNotFoundError):  # the run that held the lock before may have moved or removed it
+            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        if not is_ours:
             raise JobError(f"Another run was at work on {path}, and has just ended; run again if there is more to do")
         yield file
 
@@ -1789,7 +1800,7 @@ class Job:
                 wait = self._delay(error) or (POLL_LONGEST if error.status_code == 429 else POLL_FIRST)
                 elapsed, collected = _stopwatch(), self._journal.collected
                 while elapsed() < wait and self._journal.collected == collected:  # what has ended makes room
-                    self._gather(max(0.0, wait - elapsed()))
+                    self._gather(max(0.0, wait - elapsed()), is_shown=False)
 
     def _create(self, part: _Part) -> None:
         noted = _http_date(self._batches.list(limit=1)._headers.get("date")) or datetime.now(timezone.utc)
@@ -1884,7 +1895,7 @@ class Job:
         self._progress.live(f"waiting: {error}")
         return _retry_after(error.headers)
 
-    def _gather(self, longest: float = POLL_LONGEST) -> None:
+    def _gather(self, longest: float = POLL_LONGEST, is_shown: bool = True) -> None:
         """Poll the batches once, collect those that have ended, and sleep until the next round."""
         running, delays = [], [longest]
         for part in [part for part in self._journal.parts if part.state == "created"]:
@@ -1902,10 +1913,12 @@ class Job:
                 self._collect(part, outcome)
                 delay = 0.0
             else:
-                part.is_asked = False  # it is there after all
+                if part.is_asked:  # it is there after all
+                    part.is_asked = False
+                    self._save()
                 running.append(outcome)
             delays.append(delay)
-        if running:
+        if running and is_shown:
             self._progress.batches(running, len(self._journal.parts))
         time.sleep(min(delays))
 
@@ -2255,8 +2268,7 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 class _Progress:
     """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
 
-    _last: tuple[str, ...] = ()  # the two lines that were written last: a wait may show two in turn
-    _width = 0  # of the line on the terminal
+    _last, _width = "", 0  # the line that was shown last, and how wide it stands on the terminal
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads: no reason to give up a job
@@ -2273,9 +2285,8 @@ class _Progress:
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         except (OSError, ValueError, AttributeError):  # no terminal (Windows, python/cpython#93203), or no file
             words = re.sub(r" \(request id [^)]*\)", "", line)
-            if words not in self._last:
-                self._write(line + "\n")
-                self._last = (*self._last[-1:], words)
+            self._write(line + "\n" if words != self._last else "")
+            self._last = words
         else:
             shown = ", ".join(filter(None, (line, times)))[: columns - 1]
             self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
@@ -2364,14 +2375,15 @@ def _act_command(args: Any) -> None:
 
 
 def _wait_command(args: Any) -> int:
-    def on_poll(batch: MessageBatch) -> None:
+    def seen(batch: MessageBatch) -> MessageBatch:
         args.going_on = lambda: [args.id] if batch.processing_status != "ended" else []
-        args.progress.batches([batch])
+        return batch
 
     batches = Anthropic().messages.batches
     with contextlib.suppress(NotFoundError):  # which wait() forgives for a while: the batch may be fresh
-        batches.retrieve(args.id)  # else it would wait through what is wrong from the start
-    batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=on_poll)
+        seen(batches.retrieve(args.id))  # else it would wait through what is wrong from the start
+    batch = batches.wait(
+        args.id, poll_interval=args.poll_interval, on_poll=lambda batch: args.progress.batches([seen(batch)]))
     _print(batch)
     return 3 if batch.request_counts and _size(batch) != batch.request_counts.succeeded else 0
 
@@ -2538,13 +2550,16 @@ def _perform(args: Any, argv: list[str]) -> int:
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which, and only one: a wrapper sends Ctrl-C again."""
+    """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which, one a second: a wrapper sends Ctrl-C again."""
     import signal
 
+    raised = float("-inf")
+
     def interrupt(number: int, _: object) -> None:
-        for each in handlers:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt("terminated" if number == signal.SIGTERM else "interrupted")
+        nonlocal raised
+        if time.monotonic() - raised > 1.0:
+            raised = time.monotonic()
+            raise KeyboardInterrupt("terminated" if number == signal.SIGTERM else "interrupted")
 
     handlers: dict[signal.Signals, Any] = {}
     with contextlib.suppress(ValueError):  # not in the main thread

@@ -334,8 +334,8 @@ def test_a_query_is_written_as_by_the_sdk(query, wire):
 
 @pytest.mark.parametrize(("value", "wire"), [
     (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02T03:04:05+00:00"), (dt.date(2026, 1, 2), "2026-01-02"),
-    (types.MappingProxyType({"a": None}), {"a": None}), ((1, (2,)), [1, [2]]), ({1}, [1]), (collections.deque([1]), [1]),
-    ({"a": 1}.keys(), ["a"]), ({"a": 1}.values(), [1]), (iter([1]), [1]), (range(2), [0, 1]),
+    (types.MappingProxyType({"a": None}), {"a": None}), ((1, (2,)), [1, [2]]), ({1}, [1]),
+    (collections.deque([1]), [1]), ({"a": 1}.keys(), ["a"]), ({"a": 1}.values(), [1]), (iter([1]), [1]),
     (claude_batches.ContentBlock(type="text", citations=[OpenObject(n=1)]), {"type": "text", "citations": [{"n": 1}]}),
     (MessageBatch(created_at=datetime(2026, 1, 2, tzinfo=UTC)), {"created_at": "2026-01-02T00:00:00+00:00"}),
 ])
@@ -621,6 +621,7 @@ def test_a_field_never_hides_a_method():
     batch, model = take(MessageBatch, {"id": "b", **hidden}), take(ModelInfo, {"capabilities": dict(hidden)})
     assert (batch.to_dict(), batch._request_id, copy.deepcopy(batch)) == ({"id": "b", **hidden}, "req_1", batch)
     assert repr(batch).startswith("MessageBatch(id='b', to_dict=1, ") and "to_dict=1" in repr(model)
+    assert repr(OpenObject(__dataclass_fields__=1)) == "OpenObject(__dataclass_fields__=1)"
     assert (type(model.capabilities), model.capabilities.to_dict()) == (OpenObject, hidden)
     names = ("to_dict", "iter_pages", "has_next_page", "next_page_info", "get_next_page", "_params", "_fetch")
     fields = page("1", more=True, _request_id=1, **dict.fromkeys(names, 1))
@@ -779,6 +780,18 @@ def test_an_http_error_that_the_opener_raises_is_an_answer():
     response = CannedResponse(404, {}, api_error())
     with pytest.raises(NotFoundError, match="x_error"):
         make(urllib.error.HTTPError(BASE, 404, "no", response.headers, response))[0].models.retrieve("m")
+
+
+def test_results_whose_row_was_interrupted_do_not_look_whole_afterwards(monkeypatch):
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    results = make({**RAW, "request_counts": {"succeeded": 2}}, RAW_ROWS)[0].messages.batches.results("b1")
+    monkeypatch.setattr(claude_batches, "MessageBatchIndividualResponse", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
+    with pytest.raises(IncompleteResultsError, match="1 of 2 rows came"):
+        list(results)
 
 
 def test_results_that_were_interrupted_do_not_look_whole_afterwards(monkeypatch):
@@ -974,7 +987,8 @@ print("logging" in sys.modules, [name for name in claude_batches.__all__ if name
     ("http://api.test", "other.test", "GET http://api.test/v1/models/m HTTP/1.1"),
     *((base_url, no_proxy, None) for base_url, no_proxy in (
         ("http://api.test:%d", "api.test"), ("http://api.test:%d", ".test,x"), ("http://api.test:%d", "*"),
-        ("http://127.0.0.1:%d", ""), ("http://LocalHost:%d", ""), ("http://127.1.2.3:%d", ""))),
+        *((f"http://{host}:%d", "") for host in ("127.0.0.1", "LocalHost", "127.1.2.3", "127.1")))),
+    ("http://127.evil.test", "", "GET http://127.evil.test/v1/models/m HTTP/1.1"),
 ])
 def test_the_environments_proxy_is_used_but_for_loopback_and_no_proxy(monkeypatch, base_url, no_proxy, line):
     resolve = socket.getaddrinfo
@@ -3325,15 +3339,27 @@ def test_an_interrupted_wait_for_a_batch_that_was_too_fresh_at_first_tells_it_to
     assert (status, out) == (130, b"") and f"to cancel: {sys.argv[0]} cancel {batch.id}" in err.replace("python ", "")
 
 
+def test_an_interrupted_wait_none_of_whose_polls_came_through_tells_the_batch(slow, cli, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    batch = running(slow)
+    monkeypatch.setattr(claude_batches.Batches, "wait", interrupt)
+    status, out, err = cli("wait", batch.id)
+    assert (status, out) == (130, b"") and f"billed: {batch.id}" in err
+
+
 @posix
-def test_one_signal_interrupts_and_what_comes_after_it_is_passed_over():
+def test_one_signal_interrupts_and_what_comes_at_once_after_it_is_passed_over(clock):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for first, word in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")):
         with claude_batches._signals_interrupt():
-            with pytest.raises(KeyboardInterrupt, match=word):
-                os.kill(os.getpid(), first)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                os.kill(os.getpid(), number)
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt, match=word):
+                    os.kill(os.getpid(), first)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(os.getpid(), number)
+                clock.pass_by(1.1)  # then it is a person, who means it
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -3447,6 +3473,20 @@ def test_a_stream_that_the_caller_closed_is_an_empty_one(sandbox, monkeypatch, c
     assert claude_batches.main(["list", "--limit", "9" * 9]) == 0
 
 
+@posix
+def test_a_file_that_goes_away_while_it_is_looked_at_costs_no_results(monkeypatch):
+    def compare(one, other, shallow):
+        os.rename(other, "away")
+        return False
+
+    write("rows", b"new")
+    write("results", b"old")
+    monkeypatch.setattr("filecmp.cmp", compare)
+    with pytest.raises(OSError):
+        claude_batches._publish("rows", "results")
+    assert (read("rows"), read("away")) == (b"new\n", b"old\n")
+
+
 def test_a_limit_that_no_list_reaches_is_wrong_usage(cli):
     status, out, err = cli("list", "--limit", "9" * 30)
     assert (status, out) == (2, b"") and "--limit" in err
@@ -3468,12 +3508,14 @@ def test_requests_that_cannot_be_read_are_a_wrong_input_file(cli):
 
 def test_elsewhere_than_on_a_terminal_nothing_is_told_again_for_a_new_request_id(capsys):
     progress = claude_batches._Progress()
-    for number in range(3):  # a full queue is waited out while a part is polled
-        progress.live(f"waiting: 429 (request id req_{number}) (POST u)")
-        progress.live("1 of 2 batches in_progress", f"0:00:0{number} elapsed")
-    progress.live("2 of 2 batches in_progress")
+    for number in range(3):
+        progress.live(f"waiting: 529 (request id req_{number}) (GET u)")
+    for number in range(3):
+        progress.live("in_progress: 2 processing", f"0:00:0{number} elapsed")
+    progress.live("waiting: 529 (request id req_4) (GET u)")  # a second outage
     assert capsys.readouterr().err.splitlines() == [
-        "waiting: 429 (request id req_0) (POST u)", "1 of 2 batches in_progress", "2 of 2 batches in_progress"]
+        "waiting: 529 (request id req_0) (GET u)", "in_progress: 2 processing",
+        "waiting: 529 (request id req_4) (GET u)"]
 
 
 # ---- The official SDK, where it is installed -------------------------------------------------------------------
@@ -4567,6 +4609,21 @@ def test_a_question_that_another_one_followed_is_answered_no_more(case):
     assert len([made for made in job.made() if made["ids"] == job.ids[:20]]) == 1
 
 
+def test_a_question_about_a_batch_that_is_there_again_is_answered_no_more(case):
+    job = begun(case, parts=1)
+    job.control(change={"msgbatch_000": {"lost": True}}, settings={"runs": 1000})
+    expect(job.run(NOT_FOUND_SECONDS=0.1), 1, "msgbatch_000", "--adopt")
+    job.control(change={"msgbatch_000": {"lost": False, "ends": time.time() + 1000}})
+    with job.start() as process:
+        for line in process.stderr:
+            if "in_progress" in line:
+                break
+        process.kill()
+    job.control(change={"msgbatch_000": {"lost": True}})
+    expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 1, "msgbatch_000", "--adopt")
+    assert len(job.made()) == 1
+
+
 @pytest.mark.parametrize("word", ["twin", "hide"])
 def test_an_adopted_batch_of_somebody_else_is_refuted_at_download(case, word):
     job = case(parts=2, faults={"create": [[word, ["request-3"] + OTHERS[1:]]]})
@@ -4597,8 +4654,9 @@ def test_a_kill_right_after_a_refutation_keeps_it(case):
 
 
 def test_a_full_queue_is_waited_out_while_ended_parts_are_collected(case):
-    job = case(settings={"queue": 30})  # here a batch leaves the queue when its results are read
+    job = case(settings={"queue": 30, "runs": 0.2})  # here a batch leaves the queue when its results are read
     text = expect(job.run(), 0, "the queue is full")
+    assert text.count("the queue is full") == 1  # told once, and not in turn with what is running
     assert "looking" not in text  # what was refused is in no doubt
     assert text.index("part 1 of 3 (20 requests): 20 results") < text.index("part 2 of 3 (20 requests): batch")
     job.check()
@@ -4842,6 +4900,17 @@ def test_a_key_is_hidden_however_it_is_written(serve, credential):
         while error:  # what http.client notes on an error, too
             assert KEY not in str(vars(error))
             error = error.__cause__ or error.__context__
+
+
+def test_an_error_that_the_caller_is_handling_is_left_alone():
+    client, error = make(OSError(), max_retries=0)[0], KeyError("k1-0123456789")
+    client.api_key = error.key = "k1-0123456789"
+    try:
+        raise error
+    except KeyError:
+        with pytest.raises(APIConnectionError):
+            client.models.retrieve("m")
+    assert (error.key, error.args) == ("k1-0123456789", ("k1-0123456789",))
 
 
 def test_a_key_is_hidden_in_all_that_is_chained():
