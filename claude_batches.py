@@ -1497,6 +1497,12 @@ def _read_requests(lines: Iterable[bytes], path: str, first: int = 1) -> Iterato
             yield number, line, request, size
 
 
+def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for line in lines:
+        digest.update(line)
+        yield line
+
+
 def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
     """Return why the API will refuse these params, after it took the batch; None if it will not."""
     for name in ("model", "max_tokens", "messages"):
@@ -1737,13 +1743,8 @@ class Job:
         whole, digest, warnings, max_tokens = hashlib.sha256(), hashlib.sha256(), 0, 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
-        def hashed(lines: Iterable[bytes]) -> Iterator[bytes]:
-            for line in lines:
-                whole.update(line)
-                yield line
-
         with open(self._requests, "rb") as file:
-            for number, line, request, size in _read_requests(hashed(file), self._requests):
+            for number, line, request, size in _read_requests(_hashed(file, whole), self._requests):
                 place, params = f"{self._requests}:{number}", request["params"]
                 part = parts[-1] if parts else None
                 if not part or part.requests == MAX_BATCH_REQUESTS or part.bytes + 1 + size > MAX_BATCH_BYTES:
