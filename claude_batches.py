@@ -1368,7 +1368,7 @@ class Results:
             self._response.close()
 
     def _new_rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield those of one answer.  Raises APIConnectionError where it ends before the last one."""
+        """Yield the new ones of one answer.  Raises APIConnectionError where it ends before the last one."""
         for line in _lines(self._call.blocks(self._response)):
             if not line.isspace():
                 row = self._decode(line, len(seen))
