@@ -1375,7 +1375,7 @@ class Results:
                 if row["custom_id"] not in seen:
                     seen.add(row["custom_id"])
                     self._call.failures = 0
-                    yield line.rstrip(b"\n") + b"\n", row
+                    yield line if line.endswith(b"\n") else line + b"\n", row
         expected = self._expected or max(len(seen), 1)  # a batch that tells no counts has at least one
         if len(seen) > expected:
             raise APIResponseValidationError(f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests")
