@@ -533,6 +533,7 @@ class _Response(http.client.HTTPResponse):
     """An answer that may come after interim ones, of which http.client passes over 100 alone."""
 
     def begin(self) -> None:
+        """Read status and headers of the answer that is the last."""
         try:
             super().begin()
             while self.status in (102, 103):
@@ -548,12 +549,14 @@ class _Connection(http.client.HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
+        """Connect within CONNECT_TIMEOUT; what comes after it has the call's own timeout."""
         timeout = self.timeout
         self.timeout = CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
         super().connect()
         self.sock.settimeout(timeout)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; where that breaks, take the answer that the server may have given before it closed."""
         self.connect()  # else a failure to connect would look like one to send
         try:
             super().request(*args, **kwargs)
@@ -586,6 +589,7 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         self._director: urllib.request.OpenerDirector | None = None
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
+        """Send a request, through the environment's proxy but to loopback, and return the response."""
         if self._director is None:
             host, director = self._base.hostname or "", urllib.request.OpenerDirector()
             if self._base.scheme == "https":
@@ -599,9 +603,11 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         return self._director.open(request, timeout=timeout)
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """What urllib calls for http."""
         return self.do_open(_Connection, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """What urllib calls for https, through a proxy, too."""
         return self.do_open(_TLSConnection, request, context=self._context)
 
 
@@ -654,7 +660,7 @@ class _Call:
         for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
             link.args = tuple(map(self.masked, link.args))
             link.__dict__.update({name: self.masked(value) for name, value in link.__dict__.items()})
-            chained = (link.__cause__, link.__context__)  # which ends at an error that the caller was handling
+            chained = (link.__cause__, link.__context__)  # of these kinds alone: behind them may be one of the caller's
             links += [more for more in chained if isinstance(more, _TRANSPORT_ERRORS) and more not in links]
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, (socket.timeout, TimeoutError)):  # one and the same from 3.10 on
@@ -869,6 +875,7 @@ class _Body:
             yield last[-1:]
 
     def close(self) -> None:
+        """Remove the temporary file."""
         with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
             self._file.close()
 
@@ -1547,6 +1554,7 @@ class _Journal:
     collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
 
     def is_collected(self) -> bool:
+        """Tell whether all rows are in RESULTS.part."""
         return all(part.state == "collected" for part in self.parts)
 
     @classmethod
@@ -2053,9 +2061,11 @@ class _SandboxBatch:
     cancel_initiated_at: datetime | None = None
 
     def is_ended(self) -> bool:
+        """Tell whether its time is over."""
         return datetime.now(timezone.utc) >= self.ends
 
     def outcome(self, custom_id: str, refusal: str | None) -> str:
+        """Return the type of a request's result."""
         if refusal:
             return "errored"
         if self.cancel_initiated_at:
@@ -2063,6 +2073,7 @@ class _SandboxBatch:
         return "expired" if custom_id.startswith("expired") else "succeeded"
 
     def show(self) -> dict[str, Any]:
+        """Return the MessageBatch's JSON as it is now."""
         ended, counts = self.is_ended(), dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         for custom_id, _, refusal in self.requests:
             counts[self.outcome(custom_id, refusal) if ended else "processing"] += 1
@@ -2075,6 +2086,7 @@ class _SandboxBatch:
         }
 
     def rows(self) -> Iterator[bytes]:
+        """Yield the lines of results."""
         for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):  # the API promises no order
             result: dict[str, Any] = {"type": self.outcome(custom_id, refusal)}
             if result["type"] == "errored":

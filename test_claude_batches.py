@@ -2217,7 +2217,8 @@ def test_a_wait_forgives_404_for_thirty_seconds(clock):
 
 @pytest.mark.parametrize("first_404", [0, 100])
 def test_a_404_that_stays_ends_a_wait(clock, first_404):
-    client, opener = polls_of(clock, lambda at: "in_progress" if at < first_404 else 404)
+    client, _ = polls_of(
+        clock, lambda at: "in_progress" if at < first_404 else 404 if at < first_404 + 100 else "ended")
     error = failure_of(lambda: client.messages.batches.wait("msgbatch_1", poll_interval=1))
     assert type(error) is NotFoundError and 28 < clock.now - 1000 - first_404 < 32
 
