@@ -4620,7 +4620,7 @@ def test_a_question_about_a_batch_that_is_there_again_is_answered_no_more(case):
             if "in_progress" in line:
                 break
         process.kill()
-    job.control(change={"msgbatch_000": {"lost": True}})
+    job.control(change={"msgbatch_000": {"lost": True}}, settings={"runs": 0})
     expect(job.run("--adopt", "none", NOT_FOUND_SECONDS=0.1), 1, "msgbatch_000", "--adopt")
     assert len(job.made()) == 1
 
