@@ -3941,7 +3941,10 @@ class Case:
     @staticmethod
     def end(process):
         with process:
-            out, err = process.communicate(timeout=60)
+            try:
+                out, err = process.communicate(timeout=60)
+            finally:
+                process.kill()  # one that hangs fails its test alone
         assert "Traceback" not in err, err
         return process.returncode, err + out
 
