@@ -2016,6 +2016,9 @@ class Job:
                     tokens.update({name: n for name, n in usage.__dict__.items() if isinstance(n, int)})
                 if isinstance(error, ErrorResponse):
                     errors[f"{error.type}: {error.message}"] += 1
+        return self._summary(outcomes, errors, tokens, failed), failed
+
+    def _summary(self, outcomes: Counter[str], errors: Counter[str], tokens: Counter[str], failed: set[str]) -> str:
         tokens_in = sum(tokens[f"{kind}input_tokens"] for kind in ("", "cache_creation_", "cache_read_"))
         elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(self._journal.started_at)
         batches = (part.batch_id + (" (adopted)" if part.is_adopted else "") for part in self._journal.parts)
@@ -2026,7 +2029,7 @@ class Job:
         if failed:
             lines += [f"what did not succeed, ready to be run again: {self._failed_path}"]
         lines += [f"results: {self._results}"]
-        return "\n".join(lines), failed
+        return "\n".join(lines)
 
     def _save(self) -> None:
         self._journal.save(self._journal_path)
@@ -2230,12 +2233,18 @@ def _sandbox_page(items: list[dict[str, Any]], query: Mapping[str, list[str]]) -
 
 
 def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer  # not at the top: the client has no use for it
+    from http.server import ThreadingHTTPServer  # not at the top: the client has no use for it
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *args: Any) -> None:
             if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that went away is no news
                 super().handle_error(*args)
+
+    return Server(("127.0.0.1", port), _sandbox_handler(sandbox))
+
+
+def _sandbox_handler(sandbox: Sandbox) -> Any:
+    from http.server import BaseHTTPRequestHandler
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -2243,36 +2252,41 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
         wbufsize = -1  # head and body in one packet
 
         def answer(self) -> None:
-            """Answer one request, in chunks, as the API sends rows."""
-            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-            path, _, query = self.path.partition("?")
-            status, request_id = 200, f"req_sandbox_{os.urandom(6).hex()}"
-            try:
-                call = f"{self.command} {urllib.parse.unquote(path)}"
-                with sandbox._lock:
-                    given = sandbox._answer(call, urllib.parse.parse_qs(query), self.headers, raw)
-            except (APIStatusError, ValueError) as error:
-                status, kind = getattr(error, "status_code", 400), getattr(error, "type", "invalid_request_error")
-                given = {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
-            is_json = isinstance(given, dict)
-            self.send_response(status)
-            self.send_header("request-id", request_id)
-            self.send_header("anthropic-organization-id", "sandbox")
-            self.send_header("transfer-encoding", "chunked")
-            self.send_header("content-type", "application/json" if is_json else "application/x-jsonl")
-            if is_json and given.get("processing_status") in ("in_progress", "canceling"):
-                self.send_header("retry-after", "1")  # the polling interval
-            self.end_headers()
-            for block in [_encode_json(given)] if is_json else given:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
-            self.wfile.write(b"0\r\n\r\n")
+            """Answer one request."""
+            _sandbox_respond(sandbox, self)
 
         do_GET = do_POST = do_DELETE = answer
 
         def log_message(self, *args: object) -> None:
             """Keep quiet."""
 
-    return Server(("127.0.0.1", port), Handler)
+    return Handler
+
+
+def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
+    """Answer one request, in chunks, as the API sends rows."""
+    raw = handler.rfile.read(int(handler.headers.get("content-length") or 0))
+    path, _, query = handler.path.partition("?")
+    status, request_id = 200, f"req_sandbox_{os.urandom(6).hex()}"
+    try:
+        call = f"{handler.command} {urllib.parse.unquote(path)}"
+        with sandbox._lock:
+            given = sandbox._answer(call, urllib.parse.parse_qs(query), handler.headers, raw)
+    except (APIStatusError, ValueError) as error:
+        status, kind = getattr(error, "status_code", 400), getattr(error, "type", "invalid_request_error")
+        given = {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+    is_json = isinstance(given, dict)
+    handler.send_response(status)
+    handler.send_header("request-id", request_id)
+    handler.send_header("anthropic-organization-id", "sandbox")
+    handler.send_header("transfer-encoding", "chunked")
+    handler.send_header("content-type", "application/json" if is_json else "application/x-jsonl")
+    if is_json and given.get("processing_status") in ("in_progress", "canceling"):
+        handler.send_header("retry-after", "1")  # the polling interval
+    handler.end_headers()
+    for block in [_encode_json(given)] if is_json else given:
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
+    handler.wfile.write(b"0\r\n\r\n")
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------
