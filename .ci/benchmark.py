@@ -67,7 +67,9 @@ for line in lines:
     characters += len(row["custom_id"]) + len(row["result"]["message"]["content"][0]["text"])
 assert rows == count
 """
-DECODE_ALONE = BARE_RESULTS.replace("\nrows =", "\nlines = list(lines)\nstart = time.perf_counter()\nrows =")
+DECODE_ALONE = BARE_RESULTS.replace(
+    "\nrows =", "\nlines = list(lines)\nstart = time.perf_counter()\nrows ="
+)
 MAKE_REQUESTS = """
 def requests():
     for index in range(count):
@@ -75,13 +77,18 @@ def requests():
         params = {"model": "claude-opus-4-6", "max_tokens": 1024, "messages": messages}
         yield {"custom_id": f"request-{index:06d}", "params": params}
 """
-CLIENT_CREATE = MAKE_REQUESTS + """
+CLIENT_CREATE = (
+    MAKE_REQUESTS
+    + """
 import MODULE
 start = time.perf_counter()
 client = MODULE.Anthropic(api_key="benchmark", base_url=url, max_retries=0)
 client.messages.batches.create(requests=requests())
 """
-BARE_CREATE = MAKE_REQUESTS + """
+)
+BARE_CREATE = (
+    MAKE_REQUESTS
+    + """
 import http.client, json, urllib.parse
 def encoded(request):
     return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode() + b","
@@ -94,11 +101,26 @@ for request in requests():
     connection.send(encoded(request))
 assert connection.getresponse().status == 200
 """
+)
 
-OURS, SDK, BARE, DECODE = "claude_batches", "anthropic", "standard library", "json.loads alone"
+OURS, SDK, BARE, DECODE = (
+    "claude_batches",
+    "anthropic",
+    "standard library",
+    "json.loads alone",
+)
 PROGRAMS = {
-    "import": {OURS: CLIENT, SDK: CLIENT, BARE: "import urllib.request, json, dataclasses"},
-    "results": {OURS: CLIENT_RESULTS, SDK: CLIENT_RESULTS, BARE: BARE_RESULTS, DECODE: DECODE_ALONE},
+    "import": {
+        OURS: CLIENT,
+        SDK: CLIENT,
+        BARE: "import urllib.request, json, dataclasses",
+    },
+    "results": {
+        OURS: CLIENT_RESULTS,
+        SDK: CLIENT_RESULTS,
+        BARE: BARE_RESULTS,
+        DECODE: DECODE_ALONE,
+    },
     "create": {OURS: CLIENT_CREATE, SDK: CLIENT_CREATE, BARE: BARE_CREATE},
 }
 
@@ -106,23 +128,44 @@ PROGRAMS = {
 
 
 def result_row(index):
-    text = f"Answer {index}: " + 'the quick brown fox jumps over the lazy dog — and says "why not?"\n' * 8
+    text = (
+        f"Answer {index}: "
+        + 'the quick brown fox jumps over the lazy dog — and says "why not?"\n' * 8
+    )
     message = {
-        "model": "claude-opus-4-6", "id": f"msg_{index:024d}", "type": "message", "role": "assistant",
-        "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": None,
+        "model": "claude-opus-4-6",
+        "id": f"msg_{index:024d}",
+        "type": "message",
+        "role": "assistant",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
         "usage": {
-            "input_tokens": 1000 + index % 1000, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-            "output_tokens": 120 + index % 100, "service_tier": "batch", "inference_geo": "global",
+            "input_tokens": 1000 + index % 1000,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 0,
+                "ephemeral_1h_input_tokens": 0,
+            },
+            "output_tokens": 120 + index % 100,
+            "service_tier": "batch",
+            "inference_geo": "global",
         },
     }
-    row = {"custom_id": f"request-{index:06d}", "result": {"type": "succeeded", "message": message}}
+    row = {
+        "custom_id": f"request-{index:06d}",
+        "result": {"type": "succeeded", "message": message},
+    }
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def chunked(body, size=32 * 1024):
-    blocks = (body[start:start + size] for start in range(0, len(body), size))
-    return b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks) + b"0\r\n\r\n"
+    blocks = (body[start : start + size] for start in range(0, len(body), size))
+    return (
+        b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks)
+        + b"0\r\n\r\n"
+    )
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -137,19 +180,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer_batch(batch_id, int(batch_id.partition("_")[2]))
 
     def do_POST(self):
-        left, block = int(self.headers["Content-Length"]), memoryview(bytearray(1 << 20))
+        left, block = (
+            int(self.headers["Content-Length"]),
+            memoryview(bytearray(1 << 20)),
+        )
         while left:
             left -= self.rfile.readinto(block[:left])
         self.answer_batch("made_1", 1)
 
     def answer_batch(self, batch_id, count):
-        body = json.dumps({
-            "id": batch_id, "type": "message_batch", "processing_status": "ended",
-            "request_counts": {"processing": 0, "succeeded": count, "errored": 0, "canceled": 0, "expired": 0},
-            "created_at": "2026-11-01T12:00:00+00:00", "expires_at": "2026-11-02T12:00:00+00:00",
-            "ended_at": "2026-11-01T12:30:00+00:00", "cancel_initiated_at": None, "archived_at": None,
-            "results_url": f"http://{self.headers['Host']}/v1/messages/batches/{batch_id}/results",
-        }).encode()
+        body = json.dumps(
+            {
+                "id": batch_id,
+                "type": "message_batch",
+                "processing_status": "ended",
+                "request_counts": {
+                    "processing": 0,
+                    "succeeded": count,
+                    "errored": 0,
+                    "canceled": 0,
+                    "expired": 0,
+                },
+                "created_at": "2026-11-01T12:00:00+00:00",
+                "expires_at": "2026-11-02T12:00:00+00:00",
+                "ended_at": "2026-11-01T12:30:00+00:00",
+                "cancel_initiated_at": None,
+                "archived_at": None,
+                "results_url": f"http://{self.headers['Host']}/v1/messages/batches/{batch_id}/results",
+            }
+        ).encode()
         self.answer(body, "Content-Length", str(len(body)))
 
     def answer(self, body, *framing):
@@ -165,7 +224,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def serve():  # until standard input ends, as it does when the benchmark is gone
     for count in ROWS:
-        Handler.results[f"rows_{count}"] = chunked(b"".join(map(result_row, range(count))))
+        Handler.results[f"rows_{count}"] = chunked(
+            b"".join(map(result_row, range(count)))
+        )
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)
@@ -177,8 +238,12 @@ def serve():  # until standard input ends, as it does when the benchmark is gone
 
 def environment():
     """Return a plain environment: bytecode is written, no proxy and no key is set."""
-    return {name: value for name, value in os.environ.items()
-            if not name.startswith(("PYTHON", "ANTHROPIC")) and not name.lower().endswith("_proxy")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "ANTHROPIC"))
+        and not name.lower().endswith("_proxy")
+    }
 
 
 def run(python, folder, url, kind, count, contender):
@@ -188,8 +253,20 @@ def run(python, folder, url, kind, count, contender):
     from, and a shell is smaller than this one.
     """
     program = START + PROGRAMS[kind][contender].replace("MODULE", contender) + END
-    command = ["sh", "-c", '"$@"; exit $?', "sh", python, "-c", program, url, str(count)]
-    output = subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, check=True).stdout
+    command = [
+        "sh",
+        "-c",
+        '"$@"; exit $?',
+        "sh",
+        python,
+        "-c",
+        program,
+        url,
+        str(count),
+    ]
+    output = subprocess.run(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, check=True
+    ).stdout
     seconds, peak = json.loads(output)
     return seconds, peak * (1 if sys.platform == "darwin" else 1024)
 
@@ -197,25 +274,46 @@ def run(python, folder, url, kind, count, contender):
 def measure(*where):
     """Return {(kind, count, contender): (seconds, bytes)}, medians over all rounds."""
     samples = {}
-    plan = [("import", 0, IMPORT_ROUNDS), *(("results", count, ROUNDS) for count in ROWS), ("create", REQUESTS, ROUNDS)]
+    plan = [
+        ("import", 0, IMPORT_ROUNDS),
+        *(("results", count, ROUNDS) for count in ROWS),
+        ("create", REQUESTS, ROUNDS),
+    ]
     for kind, count, rounds in plan:
         for contender in PROGRAMS[kind]:  # to warm up, so that all bytecode is there
             run(*where, kind, min(count, ROWS[0]), contender)
         for number in range(rounds):
-            print(f"{kind} {count or ''}: round {number + 1} of {rounds}", file=sys.stderr)
+            print(
+                f"{kind} {count or ''}: round {number + 1} of {rounds}", file=sys.stderr
+            )
             for contender in PROGRAMS[kind]:
-                samples.setdefault((kind, count, contender), []).append(run(*where, kind, count, contender))
-    return {key: tuple(map(statistics.median, zip(*values))) for key, values in samples.items()}
+                samples.setdefault((kind, count, contender), []).append(
+                    run(*where, kind, count, contender)
+                )
+    return {
+        key: tuple(map(statistics.median, zip(*values)))
+        for key, values in samples.items()
+    }
 
 
 def table(medians, sdk_version):
     """Yield the lines of a table of all contenders."""
     yield f"| | claude_batches | SDK {sdk_version} | standard library | SDK ÷ ours | ours ÷ standard library |"
     yield "|---|---:|---:|---:|---:|---:|"
-    labels = {"import": "import and client", "results": "{:,} results of 1 KB", "create": "create {:,} of 2 KB"}
+    labels = {
+        "import": "import and client",
+        "results": "{:,} results of 1 KB",
+        "create": "create {:,} of 2 KB",
+    }
     for kind, count in dict.fromkeys(key[:2] for key in medians):
-        for index, what, unit, scale in ((0, "time", "ms", 1e3), (1, "peak memory", "MB", 1e-6)):
-            ours, sdk, bare = cells = [medians[kind, count, contender][index] for contender in (OURS, SDK, BARE)]
+        for index, what, unit, scale in (
+            (0, "time", "ms", 1e3),
+            (1, "peak memory", "MB", 1e-6),
+        ):
+            ours, sdk, bare = cells = [
+                medians[kind, count, contender][index]
+                for contender in (OURS, SDK, BARE)
+            ]
             shown = " | ".join(f"{cell * scale:,.0f} {unit}" for cell in cells)
             yield f"| {labels[kind].format(count)}: {what} | {shown} | {sdk / ours:.1f} | {ours / bare:.2f} |"
             if (kind, index) == ("results", 0):
@@ -224,15 +322,41 @@ def table(medians, sdk_version):
 
 def promises(medians):
     """Yield what is promised, what was measured, and the bound."""
+
     def ratio(kind, count, over, under):
         return medians[kind, count, over][0] / medians[kind, count, under][0]
 
-    yield "import and client ÷ standard library's imports", ratio("import", 0, OURS, BARE), "<=", 1.2
+    yield (
+        "import and client ÷ standard library's imports",
+        ratio("import", 0, OURS, BARE),
+        "<=",
+        1.2,
+    )
     for count in ROWS:
-        yield f"{count:,} results, SDK ÷ ours", ratio("results", count, SDK, OURS), ">=", 4
-        yield f"{count:,} results ÷ standard library", ratio("results", count, OURS, BARE), "<=", 1
-        yield f"{count:,} results ÷ json.loads alone", ratio("results", count, OURS, DECODE), "<=", 1.5
-    yield f"{ROWS[-1]:,} results, peak MB", medians["results", ROWS[-1], OURS][1] / 1e6, "<=", 50
+        yield (
+            f"{count:,} results, SDK ÷ ours",
+            ratio("results", count, SDK, OURS),
+            ">=",
+            4,
+        )
+        yield (
+            f"{count:,} results ÷ standard library",
+            ratio("results", count, OURS, BARE),
+            "<=",
+            1,
+        )
+        yield (
+            f"{count:,} results ÷ json.loads alone",
+            ratio("results", count, OURS, DECODE),
+            "<=",
+            1.5,
+        )
+    yield (
+        f"{ROWS[-1]:,} results, peak MB",
+        medians["results", ROWS[-1], OURS][1] / 1e6,
+        "<=",
+        50,
+    )
     yield "create, SDK ÷ ours", ratio("create", REQUESTS, SDK, OURS), ">=", 1.5
     yield "create, peak MB", medians["create", REQUESTS, OURS][1] / 1e6, "<=", 50
 
@@ -242,19 +366,33 @@ def main():
         shutil.copy(SOURCE, folder)
         python = os.path.join(folder, "venv", "bin", "python")
         venv.create(os.path.join(folder, "venv"), with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "anthropic"], stdout=sys.stderr, check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "anthropic"],
+            stdout=sys.stderr,
+            check=True,
+        )
         ask = [python, "-c", "import anthropic; print(anthropic.__version__)"]
-        sdk_version = subprocess.check_output(ask, env=environment(), universal_newlines=True).strip()
+        sdk_version = subprocess.check_output(
+            ask, env=environment(), universal_newlines=True
+        ).strip()
         server = [sys.executable, __file__, "--serve", *sys.argv[1:]]
-        with subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            medians = measure(python, folder, f"http://127.0.0.1:{int(process.stdout.readline())}")
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; "
-          f"all on loopback; medians of {ROUNDS} runs, of the import {IMPORT_ROUNDS}.\n")
+        with subprocess.Popen(
+            server, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            medians = measure(
+                python, folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
+            )
+    print(
+        f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs; "
+        f"all on loopback; medians of {ROUNDS} runs, of the import {IMPORT_ROUNDS}.\n"
+    )
     print("\n".join(table(medians, sdk_version)))
     print("\n| promise | measured | bound | kept |\n|---|---:|---:|---|")
     for text, measured, sign, bound in promises(medians):
         kept = measured <= bound if sign == "<=" else measured >= bound
-        print(f"| {text} | {measured:.2f} | {sign} {bound} | {'yes' if kept else '**no**'} |")
+        print(
+            f"| {text} | {measured:.2f} | {sign} {bound} | {'yes' if kept else '**no**'} |"
+        )
 
 
 if __name__ == "__main__":
