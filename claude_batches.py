@@ -74,29 +74,18 @@ if TYPE_CHECKING:
     Headers = Mapping[str, "str | None"]
 
 __version__ = "1.0.0"
-__all__ = """
-    Anthropic Messages Batches Models Results Page iter_json_lines Request MessageCreateParamsNonStreaming
-    MessageBatch MessageBatchRequestCounts DeletedMessageBatch MessageBatchIndividualResponse MessageBatchResult
-    ErrorResponse Message ContentBlock Usage MessageTokensCount ModelInfo OpenObject
-    AnthropicError InvalidRequestsError WaitTimeoutError APIError APIConnectionError APITimeoutError
-    IncompleteResultsError APIResponseValidationError BatchMayExistError APIStatusError BadRequestError
-    AuthenticationError PaymentRequiredError PermissionDeniedError NotFoundError RequestTimeoutError ConflictError
-    ContentTooLargeError UnprocessableEntityError RateLimitError InternalServerError ServiceUnavailableError
-    GatewayTimeoutError OverloadedError
-""".split()
 
-# ---- Constants -------------------------------------------------------------------------------------------------
+# ---- Constants -----------------------------------------------------------------------
+# What the API and this file set as limits, each with its source.
 
 API_VERSION = "2026-10-21"  # header anthropic-version; 2023-06-01 still takes temperature, top_p and top_k
 BASE_URL = "https://api.anthropic.com"
 USER_AGENT = (
     f"claude-batches/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 )
-
 MAX_BATCH_REQUESTS = 100_000  # API guide, Batch processing, limitations
 MAX_BATCH_BYTES = 256_000_000  # the same: 256 MB, read the careful way
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # API reference, Create a Message Batch
-
 TIMEOUT = 600.0  # seconds for one read or write, as in the SDK
 CONNECT_TIMEOUT = 10.0  # seconds for the connection, the proxy's tunnel and TLS, each
 ANSWER_TIMEOUT = 5.0  # seconds for the answer of a server that broke the upload off
@@ -110,1032 +99,21 @@ BLOCK = (
 )  # bytes of one read or write; a write's timeout is for the whole block
 SPOOL_BYTES = 4 * 1024 * 1024  # up to here the body of a create is kept in memory
 
-# ---- Errors ----------------------------------------------------------------------------------------------------
 
+# ---- Client --------------------------------------------------------------------------
+# What a user types.  A method is a docstring and one request: the objects that it returns
+# are made in Objects, and the request goes out in Transport.
 
-class AnthropicError(Exception):
-    """The root of all errors that this module raises.  ``fields`` are the attributes that the class declares."""
-
-    def __init__(self, message: str = "", **fields: Any) -> None:
-        super().__init__(message)
-        self.__dict__.update(fields)
-
-
-class InvalidRequestsError(AnthropicError, ValueError):
-    """An argument breaks a rule; nothing was sent.  A create names the request's index and custom_id."""
-
-
-class WaitTimeoutError(AnthropicError, TimeoutError):
-    """The batch did not end in time; it goes on.  ``batch``: as last seen, None if no poll came through."""
-
-    batch: MessageBatch | None = None
-
-
-class APIError(AnthropicError):
-    """A request failed.  What the answer did not tell, or no answer came to tell, is None.
-
-    ``type``: the API's word for it; ``body``: the answer's JSON, or its text; ``headers``: by names in lower case.
-    """
-
-    status_code: int | None = None
-    request_id: str | None = None
-    type: str | None = None
-    body: object = None
-    headers: Mapping[str, str] = {}
-    _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
-    _is_api_form = (
-        False  # the API's own error body: the answer is not of something on the way
-    )
-    _is_refused = False  # the API, or a gateway before it, said that it made no batch
-
-    @property
-    def message(self) -> str:
-        """What str() gives."""
-        return str(self)
-
-
-class APIConnectionError(APIError):
-    """No answer came, or one that is torn or not the API's."""
-
-    _is_transient = True
-
-
-class APITimeoutError(APIConnectionError):
-    """Connecting, one read or one write took longer than its timeout."""
-
-
-class IncompleteResultsError(APIConnectionError):
-    """Of ``expected`` rows (None: the batch told no counts) ``received`` came, and no retry helped."""
-
-    expected: int | None = None
-    received: int = 0
-
-
-class APIResponseValidationError(APIError):
-    """An answer breaks the API's own rules: a row of results that is not JSON, a list that goes in circles."""
-
-
-class BatchMayExistError(APIError):
-    """The whole body of a create went out, and no answer says what came of it: the batch may exist, and be billed.
-
-    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of
-    that size, or of none told, made since a minute before that; None if the look for them failed.  An empty list
-    proves nothing: a body that something on the way holds back makes its batch later.  The cause is chained.
-    """
-
-    request_count: int = 0
-    sent_at: datetime | None = None
-    candidates: list[MessageBatch] | None = None
-
-
-class APIStatusError(APIError):
-    """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's.
-
-    Source: API reference, Errors.
-    """
-
-    status_code: int
-    api_message: str | None = None
-    details: Any = None
-    error_code: str | None = None
-    _by_status: dict[int, type[APIStatusError]] = {}
-
-    def __init_subclass__(
-        cls, status: int | None = None
-    ) -> None:  # None: a class of the caller's own
-        if status:
-            cls.status_code, cls._by_status[status] = status, cls
-
-
-class BadRequestError(APIStatusError, status=400):
-    """The request breaks a rule."""
-
-
-class AuthenticationError(APIStatusError, status=401):
-    """The key is missing or wrong."""
-
-
-class PaymentRequiredError(APIStatusError, status=402):
-    """Billing keeps the API from it."""
-
-
-class PermissionDeniedError(APIStatusError, status=403):
-    """The key may not do this."""
-
-
-class NotFoundError(APIStatusError, status=404):
-    """No such batch, model or path, or not yet."""
-
-
-class RequestTimeoutError(APIStatusError, status=408):
-    """The server gave up waiting for the request."""
-
-
-class ConflictError(APIStatusError, status=409):
-    """Something else is changing the same thing."""
-
-
-class ContentTooLargeError(APIStatusError, status=413):
-    """The body is too large."""
-
-
-class UnprocessableEntityError(APIStatusError, status=422):
-    """The request is well formed, but cannot be done."""
-
-
-class RateLimitError(APIStatusError, status=429):
-    """Too many calls, a full queue, or a spend limit."""
-
-
-class InternalServerError(APIStatusError, status=500):
-    """500 and above: the server failed."""
-
-
-class ServiceUnavailableError(InternalServerError, status=503):
-    """The API is not there at the moment."""
-
-
-class GatewayTimeoutError(InternalServerError, status=504):
-    """Something behind the gateway took too long."""
-
-
-class OverloadedError(InternalServerError, status=529):
-    """The API has too much to do."""
-
-
-# ---- Objects ---------------------------------------------------------------------------------------------------
-
-# datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction
-_RFC_3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?"
+_BATCHES = "/v1/messages/batches"
+_OPTIONS = (
+    "extra_headers",
+    "extra_query",
+    "extra_body",
+    "timeout",
+    "workspace_id",
+    "user_profile_id",
 )
-
-
-def _parse_time(text: Any) -> datetime | None:
-    """Return an aware datetime, UTC where the text names no zone; None if it is no time."""
-    try:
-        day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
-        return datetime.fromisoformat(
-            f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}"
-        )
-    except (AttributeError, TypeError, ValueError):
-        return None
-
-
-# what makes a field's value, by the word in its annotation; each _Object adds itself
-_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
-
-
-def _field(name: str, kind: Callable[[Any], Any]) -> property:
-    """Return a field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first."""
-
-    def read(obj: Any) -> Any:
-        value = obj.__dict__.get(name)
-        if kind is _parse_time:  # the text stays, for to_dict()
-            return value if isinstance(value, datetime) else _parse_time(value)
-        if type(value) is dict:
-            value = obj.__dict__[name] = kind(value)
-        elif type(value) is list:
-            value[:] = [kind(item) if type(item) is dict else item for item in value]
-        return value
-
-    def write(obj: Any, value: Any) -> None:
-        obj.__dict__[name] = value
-
-    return property(read, write)
-
-
-class _Object:
-    """A dataclass of its fields, or one that takes over the dict of its JSON as its __dict__: nothing is copied.
-
-    A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
-    """
-
-    __slots__ = ("__dict__", "_headers")
-
-    def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls
-        dataclass(init=False, eq=False, repr=False)(cls)
-        for name, annotation in getattr(
-            cls, "__annotations__", {}
-        ).items():  # 3.8: none where none are declared
-            kinds = [
-                _KINDS[word]
-                for word in re.findall(r"\w+", str(annotation))
-                if word in _KINDS
-            ]
-            setattr(cls, name, _field(name, kinds[0]) if kinds else None)
-        for name in dir(cls):
-            method = getattr(cls, name)
-            if callable(method) and not name.startswith(
-                "_"
-            ):  # a field in __dict__ hides a method, but no property
-                setattr(cls, name, property(method.__get__, doc=method.__doc__))
-
-    def __init__(
-        self,
-        taken: dict[str, Any] | None = None,
-        headers: Mapping[str, str] = {},
-        /,
-        **fields: Any,
-    ) -> None:
-        self.__dict__, self._headers = taken or fields, headers
-
-    @property
-    def _request_id(self) -> str | None:
-        """The request id of the answer that this object is; None for an object inside one."""
-        return self._headers.get("request-id")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a copy of the object's JSON, times as text."""
-        return dict(json.loads(json.dumps(self, default=_jsonable)))
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            self.to_dict() == other.to_dict()
-            if type(self) is type(other)
-            else NotImplemented
-        )
-
-    def __repr__(self) -> str:
-        names = [
-            name for name in type(self).__dataclass_fields__ if name in self.__dict__
-        ]  # type: ignore[attr-defined]
-        shown = {
-            **self.__dict__,
-            **{name: getattr(self, name) for name in names},
-        }  # as they are read
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-
-class OpenObject(_Object):
-    """An object whose fields this file does not declare: one that is missing is None, whatever its name.
-
-    In an answer, an object inside one is another of these.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return None
-
-
-_KINDS["OpenObject"] = lambda fields: json.loads(
-    json.dumps(fields, default=_jsonable), object_hook=OpenObject
-)
-
-
-class MessageBatchRequestCounts(_Object):
-    """How many requests of a batch are where; the sum is always the number of requests."""
-
-    processing: int | None
-    succeeded: int | None
-    errored: int | None
-    canceled: int | None
-    expired: int | None
-
-
-class MessageBatch(_Object):
-    """A batch.  ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``, when it has results."""
-
-    id: str
-    type: str | None
-    processing_status: str | None
-    request_counts: MessageBatchRequestCounts | None
-    created_at: datetime | None
-    expires_at: datetime | None
-    ended_at: datetime | None
-    cancel_initiated_at: datetime | None
-    archived_at: datetime | None
-    results_url: str | None
-
-
-class DeletedMessageBatch(_Object):
-    """The answer to a delete."""
-
-    id: str | None
-    type: str | None
-
-
-class ErrorResponse(_Object):
-    """The error of an errored row.  It nests: ``error.error`` has the API's type, message and details."""
-
-    type: str | None
-    error: ErrorResponse | None
-    message: str | None
-    details: OpenObject | None
-    request_id: str | None
-
-
-class ContentBlock(_Object):
-    """A block of a message.  ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use."""
-
-    type: str | None
-    citations: list[OpenObject] | None
-    caller: OpenObject | None
-    content: Any | OpenObject  # a text, or objects
-
-
-class Usage(_Object):
-    """The tokens of a message."""
-
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_creation_input_tokens: int | None
-    cache_read_input_tokens: int | None
-    cache_creation: OpenObject | None
-    server_tool_use: OpenObject | None
-    service_tier: str | None
-    inference_geo: str | None
-    speed: str | None
-    output_tokens_details: OpenObject | None
-
-
-class Message(_Object):
-    """The model's answer to one request."""
-
-    id: str | None
-    type: str | None
-    role: str | None
-    model: str | None
-    content: list[ContentBlock] | None
-    stop_reason: str | None
-    stop_sequence: str | None
-    stop_details: OpenObject | None
-    container: OpenObject | None
-    diagnostics: OpenObject | None
-    usage: Usage | None
-
-
-class MessageBatchResult(_Object):
-    """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
-
-    type: str | None
-    message: Message | None
-    error: ErrorResponse | None
-
-
-class MessageBatchIndividualResponse(_Object):
-    """A row of results.  Rows come in any order: ``custom_id`` tells whose it is."""
-
-    custom_id: str
-    result: MessageBatchResult
-
-
-class MessageTokensCount(_Object):
-    """The answer of count_tokens."""
-
-    input_tokens: int
-
-
-class ModelInfo(_Object):
-    """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
-
-    id: str
-    type: str | None
-    display_name: str | None
-    created_at: datetime | None
-    lifecycle: str | None
-    deprecated_at: datetime | None
-    retires_at: datetime | None
-    line: str | None
-    max_input_tokens: int | None
-    max_tokens: int | None
-    capabilities: OpenObject | None
-
-
-# The SDK's names for what goes into create: dicts at run time there, too.
-Request = MessageCreateParamsNonStreaming = dict
-
-# ---- Pages and JSON Lines --------------------------------------------------------------------------------------
-
-
-class Page(_Object):
-    """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
-
-    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the query parameters that gave
-    this page; ``fetch`` returns the Page for other ones.
-    """
-
-    data: list[Any]
-    has_more: bool | None
-    first_id: str | None
-    last_id: str | None
-    __slots__ = (
-        "_queries",
-        "_fetch",
-    )  # the queries of the pages so far, this one's last
-
-    def __init__(
-        self,
-        *taken: Any,
-        params: Mapping[str, Any] | None = None,
-        fetch: Callable[[dict[str, Any]], Page] | None = None,
-        **fields: Any,
-    ) -> None:
-        super().__init__(*taken, **fields)
-        self._queries, self._fetch = [dict(params or {})], fetch
-
-    def next_page_info(self) -> OpenObject | None:
-        """Return an object whose ``params`` lead on, in the direction that was asked for; None without a cursor."""
-        goes_back = self._queries[-1].get("before_id")
-        name, cursor = (
-            ("before_id", self.first_id) if goes_back else ("after_id", self.last_id)
-        )
-        return OpenObject(params={name: cursor}) if cursor else None
-
-    def has_next_page(self) -> bool:
-        """Tell whether to go on: not after ``has_more: false``, an empty page, or one without a cursor."""
-        return (
-            self.has_more is not False
-            and bool(self.data)
-            and self.next_page_info() is not None
-        )
-
-    def get_next_page(self) -> Page:
-        """Fetch the next page.
-
-        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that came before.
-        """
-        info = self.next_page_info()
-        if info is None or not self.has_next_page() or self._fetch is None:
-            raise RuntimeError(
-                "No next page: ask has_next_page() before get_next_page()"
-            )
-        query = {**self._queries[-1], **info.params}
-        if query in self._queries:
-            raise APIResponseValidationError(
-                f"The list goes in circles: {info.params} came before"
-            )
-        page: Page = self._fetch(query)
-        page._queries = [*self._queries, query]
-        return page
-
-    def iter_pages(self) -> Iterator[Page]:
-        """Yield this page and all after it, each fetched when it is reached; raises as get_next_page()."""
-        page = self
-        yield page
-        while page.has_next_page():
-            page = page.get_next_page()
-            yield page
-
-    def __iter__(self) -> Iterator[Any]:
-        for page in self.iter_pages():
-            yield from page.data
-
-
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their newlines, at a cost linear in their length.
-
-    They end at \\n alone, as BytesIO has it: str.splitlines() would split at U+2028, too, legal inside a JSON string.
-    """
-    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
-    for block in blocks:
-        for piece in io.BytesIO(block):
-            begun.append(piece)
-            if piece.endswith(b"\n"):
-                yield b"".join(begun)
-                begun.clear()
-    if begun:
-        yield b"".join(begun)
-
-
-def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
-    """Yield the JSON of each line; blank lines, CRLF and a missing last newline are forgiven.
-
-    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
-    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.  Source: https://jsonlines.org
-    """
-    for number, line in enumerate(_lines(blocks), 1):
-        if not line.isspace():
-            try:
-                yield json.loads(line.decode())
-            except (ValueError, RecursionError) as error:
-                raise APIResponseValidationError(
-                    f"line {number} is not JSON: {error}"
-                ) from None
-
-
-# ---- Client ----------------------------------------------------------------------------------------------------
-
-
-def _stopwatch() -> Callable[[], float]:
-    """Return a function that tells the seconds since this call.
-
-    A laptop's sleep counts, during which the monotonic clock may stand still; the wall clock may be set back.
-    """
-    monotonic, wall = time.monotonic(), time.time()
-    return lambda: max(time.monotonic() - monotonic, time.time() - wall)
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer that may come after interim ones, of which http.client passes over 100 alone."""
-
-    def begin(self) -> None:
-        """Read status and headers of the answer that is the last."""
-        try:
-            super().begin()
-            while self.status in (102, 103):
-                self.headers = self.msg = None  # type: ignore[assignment]
-                super().begin()
-        except TypeError as error:  # from the email package, of a Content-Type's parameters that it cannot put in order
-            raise http.client.HTTPException(
-                f"headers that cannot be read: {error}"
-            ) from error
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection that has its own timeout for connecting, and hears a refusal that comes during the upload."""
-
-    response_class = _Response
-
-    def connect(self) -> None:
-        """Connect within CONNECT_TIMEOUT; what comes after it has the call's own timeout."""
-        timeout = self.timeout
-        self.timeout = (
-            CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
-        )
-        super().connect()
-        self.sock.settimeout(timeout)
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request; where that breaks, take the answer that the server may have given before it closed."""
-        self.connect()  # else a failure to connect would look like one to send
-        try:
-            super().request(*args, **kwargs)
-        except OSError as error:  # the server may have refused, 401 or 413, and closed
-            try:
-                self.sock.settimeout(ANSWER_TIMEOUT)
-                answer = self.getresponse()
-            except (OSError, http.client.HTTPException):
-                if isinstance(error, socket.timeout):
-                    raise error from None
-                words = "the server closed during the upload; a wrong key or too large a body may be why"
-                raise ConnectionAbortedError(f"{words} ({error})") from error
-            self.getresponse = lambda: answer  # type: ignore[method-assign]
-
-
-class _TLSConnection(_Connection, http.client.HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Transport(urllib.request.AbstractHTTPHandler):
-    """urllib for http and https alone, its opener built at the first request because an SSL context takes a while.
-
-    No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  An answer of any
-    status is returned, not raised.
-    """
-
-    def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
-        super().__init__()
-        self._base, self._context = urllib.parse.urlsplit(base_url), context
-        self._director: urllib.request.OpenerDirector | None = None
-
-    def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
-        """Send a request, through the environment's proxy but to loopback, and return the response."""
-        if self._director is None:
-            host, director = self._base.hostname or "", urllib.request.OpenerDirector()
-            if self._base.scheme == "https":
-                self._context = self._context or ssl.create_default_context()
-            # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
-            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
-            director.add_handler(
-                urllib.request.ProxyHandler({} if is_loopback else None)
-            )
-            director.add_handler(urllib.request.UnknownHandler())
-            director.add_handler(self)
-            self._director = director
-        return self._director.open(request, timeout=timeout)
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """What urllib calls for http."""
-        return self.do_open(_Connection, request)
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """What urllib calls for https, through a proxy, too."""
-        return self.do_open(_TLSConnection, request, context=self._context)
-
-
-# OSError from sockets, TLS and urllib; ValueError from http.client for a chunk's size that is no number;
-# EOFError and zlib.error where gzip is cut or none
-_TRANSPORT_ERRORS = (
-    OSError,
-    http.client.HTTPException,
-    ValueError,
-    EOFError,
-    zlib.error,
-)
-
-
-def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Undo gzip of what has come; the gzip module would first fill a buffer.  Raises EOFError where it is cut."""
-    member = zlib.decompressobj(31)  # 31: with gzip's header, of any window
-    for block in blocks:
-        while block:
-            if member.eof:
-                member = zlib.decompressobj(31)
-            yield member.decompress(block, BLOCK)
-            block = member.unused_data if member.eof else member.unconsumed_tail
-    if not member.eof:
-        raise EOFError("gzip ended early")
-
-
-def _headers_of(response: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
-
-
-@dataclass(repr=False)
-class _Call:
-    """One request, ready to be sent as often as it takes."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    body: bytes | _Body | None
-    timeout: float | None
-    failures: int = 0  # in a row
-
-    def __repr__(
-        self,
-    ) -> (
-        str
-    ):  # what messages show: headers hold the key, and a query may hold a gateway's
-        return f"{self.method} {self.url.partition('?')[0]}"
-
-    def masked(self, text: Any) -> Any:
-        """Return a text of the other side's without the key that it may repeat; what is no text, as it is."""
-        for word in " ".join(
-            self.headers.get(name, "") for name in _SECRET_HEADERS
-        ).split():
-            if (
-                isinstance(text, str) and len(word) > 7
-            ):  # "Bearer", "sandbox" and the like are no secrets
-                text = text.replace(word, "***")
-        return text
-
-    def connection_error(self, error: Exception) -> APIConnectionError:
-        """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
-        links: list[BaseException] = [error]
-        for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
-            link.args = tuple(map(self.masked, link.args))
-            link.__dict__.update(
-                {name: self.masked(value) for name, value in link.__dict__.items()}
-            )
-            chained = (
-                link.__cause__,
-                link.__context__,
-            )  # of these kinds alone: behind them may be one of the caller's
-            links += [
-                more
-                for more in chained
-                if isinstance(more, _TRANSPORT_ERRORS) and more not in links
-            ]
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(
-            reason, (socket.timeout, TimeoutError)
-        ):  # one and the same from 3.10 on
-            return APITimeoutError(f"Request timed out ({self})")
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            advice = (
-                "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
-            )
-            words = f"The certificate is not trusted: {reason.verify_message} ({self}); {advice}"
-            return APIConnectionError(words, _is_transient=False)
-        return APIConnectionError(
-            f"Connection error: {str(reason) or type(reason).__name__} ({self})"
-        )
-
-    def status_error(
-        self, status: int, headers: Mapping[str, str], raw: bytes
-    ) -> APIStatusError:
-        """Return the error that an answer calls for."""
-        headers = {name: self.masked(value) for name, value in headers.items()}
-        text = raw.decode("utf-8", "replace").strip()
-        try:
-            text = self.masked(
-                json.dumps(json.loads(text), ensure_ascii=False)
-            )  # no escapes, which would hide a key
-            body = json.loads(text)
-        except (ValueError, RecursionError):
-            text = body = self.masked(text)
-        form = body if isinstance(body, dict) else {}
-        error = form["error"] if isinstance(form.get("error"), dict) else {}
-        kind, message, details = (
-            error.get(name) for name in ("type", "message", "details")
-        )
-        request_id = headers.get("request-id") or form.get("request_id")
-        words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
-        if 300 <= status < 400:
-            words = f"a redirect to {headers.get('location', 'nowhere')}, not followed: the key stays with base_url"
-        is_api_form = form.get("type") == "error" and isinstance(kind, str)
-        default = InternalServerError if status >= 500 else APIStatusError
-        return APIStatusError._by_status.get(status, default)(
-            f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({self})",
-            status_code=status,
-            headers=headers,
-            body=body,
-            request_id=request_id,
-            type=kind,
-            api_message=message,
-            details=details,
-            error_code=details.get("error_code") if isinstance(details, dict) else None,
-            _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=is_api_form,
-            _is_refused=300 <= status < 500 or (is_api_form and status in (503, 529)),
-        )
-
-    def blocks(self, response: Any) -> Iterator[bytes]:
-        """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
-
-        Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
-        """
-        read = getattr(response, "read1", response.read)
-        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
-        try:
-            is_gzip = _headers_of(response).get(
-                "content-encoding", ""
-            ).strip().lower() in ("gzip", "x-gzip")
-            yield from _gunzip(blocks) if is_gzip else blocks
-            if getattr(response, "length", None):
-                raise http.client.IncompleteRead(b"", response.length)
-        except _TRANSPORT_ERRORS as error:
-            raise self.connection_error(error) from error
-
-    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
-        with contextlib.closing(response):
-            raw = b"".join(self.blocks(response))
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise APIConnectionError(
-                f"The answer is no JSON object, but {len(raw)} bytes of something else ({self})"
-            )
-        return answer, _headers_of(response)
-
-
-def _http_date(text: str | None) -> datetime | None:
-    try:
-        moment = email.utils.parsedate_to_datetime(text or "")
-        return (
-            moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        ).astimezone(timezone.utc)
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        IndexError,
-        UnboundLocalError,
-    ):  # the odd ones before 3.10
-        return None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the answer asks for, as milliseconds, seconds or a date; None if none or past."""
-    moment = _http_date(headers.get("retry-after"))
-    asked = moment.timestamp() - time.time() if moment else 0.0
-    for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
-        with contextlib.suppress(KeyError, ValueError):
-            asked = float(headers[name]) / unit
-    return (
-        min(asked, 4_294_967.0) if asked > 0 else None
-    )  # what time.sleep takes everywhere
-
-
-def _backoff(failures: int) -> float:
-    """Return the SDK's seconds after so many failures in a row: 0.5, doubled up to 8, less up to a quarter."""
-    return min(0.5 * 2.0 ** min(failures - 1, 10), 8.0) * (1 - 0.25 * random.random())
-
-
-def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
-    """Tell whether to send the request again: by the SDK's rule, and a create only if no batch can have come of it.
-
-    That is so where the API said so, or where its body had not gone out whole when it failed, whichever exception came.
-    """
-    should = error.headers.get("x-should-retry")
-    may = error._is_transient and should != "false"
-    if not isinstance(body, _Body):
-        return may or should == "true"
-    if error._is_refused:
-        return may and (error._is_api_form or error.status_code == 429)
-    return may and not body.is_sent
-
-
-def _jsonable(value: Any) -> Any:
-    """Return what the SDK sends for a value that json does not know.  Raises TypeError where it sends none."""
-    if isinstance(value, _Object):
-        return value.__dict__
-    if isinstance(value, date):  # or a datetime
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    is_list = isinstance(value, (Sequence, Set, Iterator, ValuesView))
-    if is_list and not isinstance(
-        value, (bytes, bytearray, memoryview, io.IOBase)
-    ):  # nor a file, whose lines it has
-        return list(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_decoder = json.JSONDecoder()
-_encoder = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable
-)
-
-
-def _encode_json(value: Any) -> bytes:
-    """Return compact UTF-8 JSON.  Raises InvalidRequestsError with the reason where there is none."""
-    try:
-        return _encoder.encode(value).encode()
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # half a surrogate pair, too, which the API refuses
-        raise InvalidRequestsError(f"it is not JSON: {error}") from None
-
-
-def _encode_request(request: Any, seen: set[str]) -> bytes:
-    """Return a request as it is sent, and add its custom_id to ``seen``.  Raises ValueError with the broken rule."""
-    if not isinstance(request, Mapping):
-        raise ValueError("a request must be an object with custom_id and params")
-    custom_id = request.get("custom_id")
-    if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id):
-        raise ValueError(
-            "custom_id must be 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
-        )
-    if custom_id in seen:
-        raise ValueError("custom_id must be unique, and this one came before")
-    if not isinstance(request.get("params"), Mapping):
-        raise ValueError("params must be an object")
-    others = set(request) - {"custom_id", "params"}
-    if others:
-        raise ValueError(
-            f"no key but custom_id and params is allowed, and it has {others.pop()!r}"
-        )
-    encoded = _encode_json(request)
-    seen.add(custom_id)
-    return encoded
-
-
-@contextlib.contextmanager
-def _spooling() -> Iterator[None]:
-    """Tell what the temporary file cannot take as an error that names its folder and TMPDIR."""
-    try:
-        yield
-    except OSError as error:
-        folder = tempfile.tempdir or "any folder for temporary files"
-        advice = "set TMPDIR to a folder that takes all requests"
-        raise AnthropicError(
-            f"No room for the requests in {folder}: {error}; {advice}"
-        ) from error
-
-
-class _Body:
-    """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
-
-    ``is_sent`` tells whether the last byte was, or may have been, handed over in this try: only then a batch may exist.
-    ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
-    has been sent.
-    """
-
-    def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
-        self._before_last_block = before_last_block
-        self.count, self.size, self.is_sent, self.elapsed = 0, 0, False, _stopwatch()
-        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
-
-    def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
-        """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
-        if extra and "requests" in extra:
-            raise InvalidRequestsError(
-                "extra_body must not hold requests: give them as requests"
-            )
-        if not hasattr(requests, "__iter__"):
-            raise InvalidRequestsError(
-                "requests must be an iterable of objects with custom_id and params"
-            )
-        seen: set[str] = set()
-        tail = b"]," + _encode_json(extra)[1:] if extra else b"]}"
-        self._write(b'{"requests":[')
-        for index, request in enumerate(requests):
-            try:
-                encoded = _encode_request(request, seen)
-                if index >= MAX_BATCH_REQUESTS:
-                    raise ValueError(
-                        f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
-                    )
-                if self.size + len(encoded) + (index > 0) + len(tail) > MAX_BATCH_BYTES:
-                    raise ValueError(
-                        f"with this request the batch has more than {MAX_BATCH_BYTES:,} bytes"
-                    )
-            except ValueError as error:
-                custom_id = (
-                    request.get("custom_id") if isinstance(request, Mapping) else None
-                )
-                raise InvalidRequestsError(
-                    f"requests[{index}] (custom_id {custom_id!r}): {error}"
-                ) from None
-            self._write(b"," + encoded if index else encoded)
-        if not seen:
-            raise InvalidRequestsError("requests must hold at least one request")
-        self._write(tail)
-        self.count = len(seen)
-
-    def _write(self, block: bytes) -> None:
-        self.size += len(block)
-        with _spooling():
-            self._file.write(block)
-
-    def __iter__(self) -> Iterator[bytes]:
-        self.elapsed = _stopwatch()
-        with _spooling():
-            self._file.seek(0)
-            for _ in range(0, self.size - BLOCK, BLOCK):
-                yield self._file.read(BLOCK)
-            if self._before_last_block:
-                self._before_last_block()
-            last = self._file.read()
-            if len(last) > 1:
-                yield last[:-1]
-            self.is_sent = True  # before that byte: a signal handler may raise when it has gone out
-            yield last[-1:]
-
-    def close(self) -> None:
-        """Remove the temporary file."""
-        with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
-            self._file.close()
-
-
-_SECRET_HEADERS = ("authorization", "x-api-key")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
 _NOT_GIVEN: Any = object()  # of a timeout, for which None means no limit
-_ORIGIN = re.compile(
-    r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?"
-)
-
-
-def _segment(name: str, value: str) -> str:
-    """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
-    if not value:
-        raise InvalidRequestsError(
-            f"Expected a non-empty value for `{name}` but received {value!r}"
-        )
-    text = str(value)
-    is_half = re.search("[\ud800-\udfff]", text)  # of a surrogate pair
-    if is_half or text.partition(";")[0] in (
-        "",
-        ".",
-        "..",
-    ):  # some servers drop ";" and what follows
-        raise InvalidRequestsError(
-            f"`{name}` must not be {value!r}, which is no segment of a path"
-        )
-    return urllib.parse.quote(text, safe=_PATH_SAFE)
-
-
-def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of a query parameter as the SDK writes them: None is dropped, a list repeated as ``name[]``."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _query_pairs(f"{name}[{key}]", item)
-    elif isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(
-        value, (str, bytes, bytearray)
-    ):
-        for item in value:
-            yield from _query_pairs(f"{name}[]", item)
-    elif value is not None:
-        yield name, str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _checked_base_url(url: Any) -> str:
-    """Return base_url without its last slash.  Raises InvalidRequestsError where no key should go there."""
-    try:
-        is_good = _ORIGIN.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
-    except (TypeError, ValueError):  # no text; a port above 65,535
-        is_good = False
-    if not is_good:  # it is not shown: it may hold a password
-        raise InvalidRequestsError(
-            "base_url must be http(s)://host[:port][/path], without user:password, in ASCII"
-        )
-    scheme, _, rest = str(url).rstrip("/").partition("://")
-    return f"{scheme.lower()}://{rest}"  # behind a proxy, http.client would read another Host out of HTTP://
-
-
-def _checked_timeout(seconds: float | None) -> float | None:
-    if seconds is None or (
-        isinstance(seconds, (int, float)) and 0 < seconds < 2e6
-    ):  # poll() has 31 bits of ms
-        return seconds
-    raise InvalidRequestsError(
-        f"timeout must be None, or more than 0 and less than 2e6 seconds, not {seconds!r}"
-    )
-
-
-def _lower(headers: Headers | None) -> dict[str, str | None]:
-    return {name.lower(): value for name, value in (headers or {}).items()}
 
 
 class Anthropic:
@@ -1420,28 +398,6 @@ class Anthropic:
         )
 
 
-# ---- Resources -------------------------------------------------------------------------------------------------
-
-_BATCHES = "/v1/messages/batches"
-_FINAL = (
-    AuthenticationError,
-    PermissionDeniedError,
-    NotFoundError,
-)  # what no retry of a download mends
-_OPTIONS = (
-    "extra_headers",
-    "extra_query",
-    "extra_body",
-    "timeout",
-    "workspace_id",
-    "user_profile_id",
-)
-
-
-def _batch_path(batch_id: str) -> str:
-    return f"{_BATCHES}/{_segment('message_batch_id', batch_id)}"
-
-
 class Messages:
     """``client.messages``: the batches, and token counting."""
 
@@ -1718,6 +674,291 @@ class Batches:
             yield outcome, delay
 
 
+def _batch_path(batch_id: str) -> str:
+    return f"{_BATCHES}/{_segment('message_batch_id', batch_id)}"
+
+
+class Models:
+    """``client.models``: the Models API.  Source: API reference, Models."""
+
+    def __init__(self, client: Anthropic) -> None:
+        self._client = client
+
+    def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
+        """Return a model by its id or an alias.  Raises NotFoundError if there is none, ValueError for an empty id."""
+        return self._client._fetch(
+            ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options
+        )
+
+    def list(
+        self,
+        *,
+        after_id: str | None = None,
+        before_id: str | None = None,
+        limit: int | None = None,
+        lifecycle: Sequence[str] | None = None,
+        **options: Any,
+    ) -> Page:
+        """List the models, newest first; return the first Page, which iterates over all of them.
+
+        after_id, before_id, limit: as for batches.  ``lifecycle``: of ``active``, ``deprecated`` and ``retired`` those
+        to list; by default all but the retired.
+        """
+        query = {
+            "after_id": after_id,
+            "before_id": before_id,
+            "limit": limit,
+            "lifecycle": lifecycle,
+        }
+        return self._client._fetch_page(ModelInfo, "/v1/models", query, **options)
+
+
+# ---- Objects -------------------------------------------------------------------------
+# What the API sends, as dataclasses; pages and results are iterators over them.
+
+# datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction
+_RFC_3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?"
+)
+
+
+def _parse_time(text: Any) -> datetime | None:
+    """Return an aware datetime, UTC where the text names no zone; None if it is no time."""
+    try:
+        day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
+        return datetime.fromisoformat(
+            f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}"
+        )
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+# what makes a field's value, by the word in its annotation; each _Object adds itself
+_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
+
+
+def _field(name: str, kind: Callable[[Any], Any]) -> property:
+    """Return a field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first."""
+
+    def read(obj: Any) -> Any:
+        value = obj.__dict__.get(name)
+        if kind is _parse_time:  # the text stays, for to_dict()
+            return value if isinstance(value, datetime) else _parse_time(value)
+        if type(value) is dict:
+            value = obj.__dict__[name] = kind(value)
+        elif type(value) is list:
+            value[:] = [kind(item) if type(item) is dict else item for item in value]
+        return value
+
+    def write(obj: Any, value: Any) -> None:
+        obj.__dict__[name] = value
+
+    return property(read, write)
+
+
+class _Object:
+    """A dataclass of its fields, or one that takes over the dict of its JSON as its __dict__: nothing is copied.
+
+    A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
+    """
+
+    __slots__ = ("__dict__", "_headers")
+
+    def __init_subclass__(cls) -> None:
+        _KINDS[cls.__name__] = cls
+        dataclass(init=False, eq=False, repr=False)(cls)
+        for name, annotation in getattr(
+            cls, "__annotations__", {}
+        ).items():  # 3.8: none where none are declared
+            kinds = [
+                _KINDS[word]
+                for word in re.findall(r"\w+", str(annotation))
+                if word in _KINDS
+            ]
+            setattr(cls, name, _field(name, kinds[0]) if kinds else None)
+        for name in dir(cls):
+            method = getattr(cls, name)
+            if callable(method) and not name.startswith(
+                "_"
+            ):  # a field in __dict__ hides a method, but no property
+                setattr(cls, name, property(method.__get__, doc=method.__doc__))
+
+    def __init__(
+        self,
+        taken: dict[str, Any] | None = None,
+        headers: Mapping[str, str] = {},
+        /,
+        **fields: Any,
+    ) -> None:
+        self.__dict__, self._headers = taken or fields, headers
+
+    @property
+    def _request_id(self) -> str | None:
+        """The request id of the answer that this object is; None for an object inside one."""
+        return self._headers.get("request-id")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a copy of the object's JSON, times as text."""
+        return dict(json.loads(json.dumps(self, default=_jsonable)))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            self.to_dict() == other.to_dict()
+            if type(self) is type(other)
+            else NotImplemented
+        )
+
+    def __repr__(self) -> str:
+        names = [
+            name for name in type(self).__dataclass_fields__ if name in self.__dict__
+        ]  # type: ignore[attr-defined]
+        shown = {
+            **self.__dict__,
+            **{name: getattr(self, name) for name in names},
+        }  # as they are read
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+class OpenObject(_Object):
+    """An object whose fields this file does not declare: one that is missing is None, whatever its name.
+
+    In an answer, an object inside one is another of these.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return None
+
+
+_KINDS["OpenObject"] = lambda fields: json.loads(
+    json.dumps(fields, default=_jsonable), object_hook=OpenObject
+)
+
+
+class MessageBatchRequestCounts(_Object):
+    """How many requests of a batch are where; the sum is always the number of requests."""
+
+    processing: int | None
+    succeeded: int | None
+    errored: int | None
+    canceled: int | None
+    expired: int | None
+
+
+class MessageBatch(_Object):
+    """A batch.  ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``, when it has results."""
+
+    id: str
+    type: str | None
+    processing_status: str | None
+    request_counts: MessageBatchRequestCounts | None
+    created_at: datetime | None
+    expires_at: datetime | None
+    ended_at: datetime | None
+    cancel_initiated_at: datetime | None
+    archived_at: datetime | None
+    results_url: str | None
+
+
+class DeletedMessageBatch(_Object):
+    """The answer to a delete."""
+
+    id: str | None
+    type: str | None
+
+
+class ErrorResponse(_Object):
+    """The error of an errored row.  It nests: ``error.error`` has the API's type, message and details."""
+
+    type: str | None
+    error: ErrorResponse | None
+    message: str | None
+    details: OpenObject | None
+    request_id: str | None
+
+
+class ContentBlock(_Object):
+    """A block of a message.  ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use."""
+
+    type: str | None
+    citations: list[OpenObject] | None
+    caller: OpenObject | None
+    content: Any | OpenObject  # a text, or objects
+
+
+class Usage(_Object):
+    """The tokens of a message."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_creation_input_tokens: int | None
+    cache_read_input_tokens: int | None
+    cache_creation: OpenObject | None
+    server_tool_use: OpenObject | None
+    service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
+    output_tokens_details: OpenObject | None
+
+
+class Message(_Object):
+    """The model's answer to one request."""
+
+    id: str | None
+    type: str | None
+    role: str | None
+    model: str | None
+    content: list[ContentBlock] | None
+    stop_reason: str | None
+    stop_sequence: str | None
+    stop_details: OpenObject | None
+    container: OpenObject | None
+    diagnostics: OpenObject | None
+    usage: Usage | None
+
+
+class MessageBatchResult(_Object):
+    """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
+
+    type: str | None
+    message: Message | None
+    error: ErrorResponse | None
+
+
+class MessageBatchIndividualResponse(_Object):
+    """A row of results.  Rows come in any order: ``custom_id`` tells whose it is."""
+
+    custom_id: str
+    result: MessageBatchResult
+
+
+class MessageTokensCount(_Object):
+    """The answer of count_tokens."""
+
+    input_tokens: int
+
+
+class ModelInfo(_Object):
+    """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
+
+    id: str
+    type: str | None
+    display_name: str | None
+    created_at: datetime | None
+    lifecycle: str | None
+    deprecated_at: datetime | None
+    retires_at: datetime | None
+    line: str | None
+    max_input_tokens: int | None
+    max_tokens: int | None
+    capabilities: OpenObject | None
+
+
+# The SDK's names for what goes into create: dicts at run time there, too.
+Request = MessageCreateParamsNonStreaming = dict
+
+
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None where it does not tell."""
     counts = batch.request_counts
@@ -1729,17 +970,78 @@ def _size(batch: MessageBatch) -> int | None:
     return sum(count for count in values if isinstance(count, int)) or None
 
 
-def _at_origin(base_url: str, url: str) -> str:
-    """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
-    try:
-        base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
-        path = "/" + parts.path.lstrip("/") + ("?" + parts.query if parts.query else "")
-        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
-    except ValueError:
-        raise APIResponseValidationError("The batch's results_url is no URL") from None
-    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
-        path = base.path + path
-    return f"{base.scheme}://{base.netloc}{path}"
+class Page(_Object):
+    """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
+
+    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the query parameters that gave
+    this page; ``fetch`` returns the Page for other ones.
+    """
+
+    data: list[Any]
+    has_more: bool | None
+    first_id: str | None
+    last_id: str | None
+    __slots__ = (
+        "_queries",
+        "_fetch",
+    )  # the queries of the pages so far, this one's last
+
+    def __init__(
+        self,
+        *taken: Any,
+        params: Mapping[str, Any] | None = None,
+        fetch: Callable[[dict[str, Any]], Page] | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(*taken, **fields)
+        self._queries, self._fetch = [dict(params or {})], fetch
+
+    def next_page_info(self) -> OpenObject | None:
+        """Return an object whose ``params`` lead on, in the direction that was asked for; None without a cursor."""
+        goes_back = self._queries[-1].get("before_id")
+        name, cursor = (
+            ("before_id", self.first_id) if goes_back else ("after_id", self.last_id)
+        )
+        return OpenObject(params={name: cursor}) if cursor else None
+
+    def has_next_page(self) -> bool:
+        """Tell whether to go on: not after ``has_more: false``, an empty page, or one without a cursor."""
+        return (
+            self.has_more is not False
+            and bool(self.data)
+            and self.next_page_info() is not None
+        )
+
+    def get_next_page(self) -> Page:
+        """Fetch the next page.
+
+        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that came before.
+        """
+        info = self.next_page_info()
+        if info is None or not self.has_next_page() or self._fetch is None:
+            raise RuntimeError(
+                "No next page: ask has_next_page() before get_next_page()"
+            )
+        query = {**self._queries[-1], **info.params}
+        if query in self._queries:
+            raise APIResponseValidationError(
+                f"The list goes in circles: {info.params} came before"
+            )
+        page: Page = self._fetch(query)
+        page._queries = [*self._queries, query]
+        return page
+
+    def iter_pages(self) -> Iterator[Page]:
+        """Yield this page and all after it, each fetched when it is reached; raises as get_next_page()."""
+        page = self
+        yield page
+        while page.has_next_page():
+            page = page.get_next_page()
+            yield page
+
+    def __iter__(self) -> Iterator[Any]:
+        for page in self.iter_pages():
+            yield from page.data
 
 
 class Results:
@@ -1871,40 +1173,753 @@ class Results:
         self.close()
 
 
-class Models:
-    """``client.models``: the Models API.  Source: API reference, Models."""
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines with their newlines, at a cost linear in their length.
 
-    def __init__(self, client: Anthropic) -> None:
-        self._client = client
+    They end at \\n alone, as BytesIO has it: str.splitlines() would split at U+2028, too, legal inside a JSON string.
+    """
+    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
+    for block in blocks:
+        for piece in io.BytesIO(block):
+            begun.append(piece)
+            if piece.endswith(b"\n"):
+                yield b"".join(begun)
+                begun.clear()
+    if begun:
+        yield b"".join(begun)
 
-    def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
-        """Return a model by its id or an alias.  Raises NotFoundError if there is none, ValueError for an empty id."""
-        return self._client._fetch(
-            ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options
+
+def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the JSON of each line; blank lines, CRLF and a missing last newline are forgiven.
+
+    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
+    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.  Source: https://jsonlines.org
+    """
+    for number, line in enumerate(_lines(blocks), 1):
+        if not line.isspace():
+            try:
+                yield json.loads(line.decode())
+            except (ValueError, RecursionError) as error:
+                raise APIResponseValidationError(
+                    f"line {number} is not JSON: {error}"
+                ) from None
+
+
+# ---- Errors --------------------------------------------------------------------------
+# All that the client raises.  The tree is in the docstring at the top.
+
+
+class AnthropicError(Exception):
+    """The root of all errors that this module raises.  ``fields`` are the attributes that the class declares."""
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+
+class InvalidRequestsError(AnthropicError, ValueError):
+    """An argument breaks a rule; nothing was sent.  A create names the request's index and custom_id."""
+
+
+class WaitTimeoutError(AnthropicError, TimeoutError):
+    """The batch did not end in time; it goes on.  ``batch``: as last seen, None if no poll came through."""
+
+    batch: MessageBatch | None = None
+
+
+class APIError(AnthropicError):
+    """A request failed.  What the answer did not tell, or no answer came to tell, is None.
+
+    ``type``: the API's word for it; ``body``: the answer's JSON, or its text; ``headers``: by names in lower case.
+    """
+
+    status_code: int | None = None
+    request_id: str | None = None
+    type: str | None = None
+    body: object = None
+    headers: Mapping[str, str] = {}
+    _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
+    _is_api_form = (
+        False  # the API's own error body: the answer is not of something on the way
+    )
+    _is_refused = False  # the API, or a gateway before it, said that it made no batch
+
+    @property
+    def message(self) -> str:
+        """What str() gives."""
+        return str(self)
+
+
+class APIConnectionError(APIError):
+    """No answer came, or one that is torn or not the API's."""
+
+    _is_transient = True
+
+
+class APITimeoutError(APIConnectionError):
+    """Connecting, one read or one write took longer than its timeout."""
+
+
+class IncompleteResultsError(APIConnectionError):
+    """Of ``expected`` rows (None: the batch told no counts) ``received`` came, and no retry helped."""
+
+    expected: int | None = None
+    received: int = 0
+
+
+class APIResponseValidationError(APIError):
+    """An answer breaks the API's own rules: a row of results that is not JSON, a list that goes in circles."""
+
+
+class BatchMayExistError(APIError):
+    """The whole body of a create went out, and no answer says what came of it: the batch may exist, and be billed.
+
+    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of
+    that size, or of none told, made since a minute before that; None if the look for them failed.  An empty list
+    proves nothing: a body that something on the way holds back makes its batch later.  The cause is chained.
+    """
+
+    request_count: int = 0
+    sent_at: datetime | None = None
+    candidates: list[MessageBatch] | None = None
+
+
+class APIStatusError(APIError):
+    """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's.
+
+    Source: API reference, Errors.
+    """
+
+    status_code: int
+    api_message: str | None = None
+    details: Any = None
+    error_code: str | None = None
+    _by_status: dict[int, type[APIStatusError]] = {}
+
+    def __init_subclass__(
+        cls, status: int | None = None
+    ) -> None:  # None: a class of the caller's own
+        if status:
+            cls.status_code, cls._by_status[status] = status, cls
+
+
+class BadRequestError(APIStatusError, status=400):
+    """The request breaks a rule."""
+
+
+class AuthenticationError(APIStatusError, status=401):
+    """The key is missing or wrong."""
+
+
+class PaymentRequiredError(APIStatusError, status=402):
+    """Billing keeps the API from it."""
+
+
+class PermissionDeniedError(APIStatusError, status=403):
+    """The key may not do this."""
+
+
+class NotFoundError(APIStatusError, status=404):
+    """No such batch, model or path, or not yet."""
+
+
+class RequestTimeoutError(APIStatusError, status=408):
+    """The server gave up waiting for the request."""
+
+
+class ConflictError(APIStatusError, status=409):
+    """Something else is changing the same thing."""
+
+
+class ContentTooLargeError(APIStatusError, status=413):
+    """The body is too large."""
+
+
+class UnprocessableEntityError(APIStatusError, status=422):
+    """The request is well formed, but cannot be done."""
+
+
+class RateLimitError(APIStatusError, status=429):
+    """Too many calls, a full queue, or a spend limit."""
+
+
+class InternalServerError(APIStatusError, status=500):
+    """500 and above: the server failed."""
+
+
+class ServiceUnavailableError(InternalServerError, status=503):
+    """The API is not there at the moment."""
+
+
+class GatewayTimeoutError(InternalServerError, status=504):
+    """Something behind the gateway took too long."""
+
+
+class OverloadedError(InternalServerError, status=529):
+    """The API has too much to do."""
+
+
+_FINAL = (
+    AuthenticationError,
+    PermissionDeniedError,
+    NotFoundError,
+)  # what no retry of a download mends
+
+
+# ---- Requests ------------------------------------------------------------------------
+# Arguments are checked and encoded here, before anything is sent.  The body of a create is
+# spooled, and the rule whether it may be sent again stands beside it.
+
+_PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
+
+
+def _segment(name: str, value: str) -> str:
+    """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
+    if not value:
+        raise InvalidRequestsError(
+            f"Expected a non-empty value for `{name}` but received {value!r}"
+        )
+    text = str(value)
+    is_half = re.search("[\ud800-\udfff]", text)  # of a surrogate pair
+    if is_half or text.partition(";")[0] in (
+        "",
+        ".",
+        "..",
+    ):  # some servers drop ";" and what follows
+        raise InvalidRequestsError(
+            f"`{name}` must not be {value!r}, which is no segment of a path"
+        )
+    return urllib.parse.quote(text, safe=_PATH_SAFE)
+
+
+def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a query parameter as the SDK writes them: None is dropped, a list repeated as ``name[]``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _query_pairs(f"{name}[{key}]", item)
+    elif isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(
+        value, (str, bytes, bytearray)
+    ):
+        for item in value:
+            yield from _query_pairs(f"{name}[]", item)
+    elif value is not None:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_ORIGIN = re.compile(
+    r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?"
+)
+
+
+def _checked_base_url(url: Any) -> str:
+    """Return base_url without its last slash.  Raises InvalidRequestsError where no key should go there."""
+    try:
+        is_good = _ORIGIN.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
+    except (TypeError, ValueError):  # no text; a port above 65,535
+        is_good = False
+    if not is_good:  # it is not shown: it may hold a password
+        raise InvalidRequestsError(
+            "base_url must be http(s)://host[:port][/path], without user:password, in ASCII"
+        )
+    scheme, _, rest = str(url).rstrip("/").partition("://")
+    return f"{scheme.lower()}://{rest}"  # behind a proxy, http.client would read another Host out of HTTP://
+
+
+def _at_origin(base_url: str, url: str) -> str:
+    """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
+    try:
+        base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
+        path = "/" + parts.path.lstrip("/") + ("?" + parts.query if parts.query else "")
+        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
+    except ValueError:
+        raise APIResponseValidationError("The batch's results_url is no URL") from None
+    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
+        path = base.path + path
+    return f"{base.scheme}://{base.netloc}{path}"
+
+
+def _checked_timeout(seconds: float | None) -> float | None:
+    if seconds is None or (
+        isinstance(seconds, (int, float)) and 0 < seconds < 2e6
+    ):  # poll() has 31 bits of ms
+        return seconds
+    raise InvalidRequestsError(
+        f"timeout must be None, or more than 0 and less than 2e6 seconds, not {seconds!r}"
+    )
+
+
+def _lower(headers: Headers | None) -> dict[str, str | None]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _jsonable(value: Any) -> Any:
+    """Return what the SDK sends for a value that json does not know.  Raises TypeError where it sends none."""
+    if isinstance(value, _Object):
+        return value.__dict__
+    if isinstance(value, date):  # or a datetime
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    is_list = isinstance(value, (Sequence, Set, Iterator, ValuesView))
+    if is_list and not isinstance(
+        value, (bytes, bytearray, memoryview, io.IOBase)
+    ):  # nor a file, whose lines it has
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_decoder = json.JSONDecoder()
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable
+)
+
+
+def _encode_json(value: Any) -> bytes:
+    """Return compact UTF-8 JSON.  Raises InvalidRequestsError with the reason where there is none."""
+    try:
+        return _encoder.encode(value).encode()
+    except (
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:  # half a surrogate pair, too, which the API refuses
+        raise InvalidRequestsError(f"it is not JSON: {error}") from None
+
+
+def _encode_request(request: Any, seen: set[str]) -> bytes:
+    """Return a request as it is sent, and add its custom_id to ``seen``.  Raises ValueError with the broken rule."""
+    if not isinstance(request, Mapping):
+        raise ValueError("a request must be an object with custom_id and params")
+    custom_id = request.get("custom_id")
+    if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id):
+        raise ValueError(
+            "custom_id must be 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+        )
+    if custom_id in seen:
+        raise ValueError("custom_id must be unique, and this one came before")
+    if not isinstance(request.get("params"), Mapping):
+        raise ValueError("params must be an object")
+    others = set(request) - {"custom_id", "params"}
+    if others:
+        raise ValueError(
+            f"no key but custom_id and params is allowed, and it has {others.pop()!r}"
+        )
+    encoded = _encode_json(request)
+    seen.add(custom_id)
+    return encoded
+
+
+@contextlib.contextmanager
+def _spooling() -> Iterator[None]:
+    """Tell what the temporary file cannot take as an error that names its folder and TMPDIR."""
+    try:
+        yield
+    except OSError as error:
+        folder = tempfile.tempdir or "any folder for temporary files"
+        advice = "set TMPDIR to a folder that takes all requests"
+        raise AnthropicError(
+            f"No room for the requests in {folder}: {error}; {advice}"
+        ) from error
+
+
+class _Body:
+    """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
+
+    ``is_sent`` tells whether the last byte was, or may have been, handed over in this try: only then a batch may exist.
+    ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
+    has been sent.
+    """
+
+    def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
+        self._before_last_block = before_last_block
+        self.count, self.size, self.is_sent, self.elapsed = 0, 0, False, _stopwatch()
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+
+    def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
+        """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
+        if extra and "requests" in extra:
+            raise InvalidRequestsError(
+                "extra_body must not hold requests: give them as requests"
+            )
+        if not hasattr(requests, "__iter__"):
+            raise InvalidRequestsError(
+                "requests must be an iterable of objects with custom_id and params"
+            )
+        seen: set[str] = set()
+        tail = b"]," + _encode_json(extra)[1:] if extra else b"]}"
+        self._write(b'{"requests":[')
+        for index, request in enumerate(requests):
+            try:
+                encoded = _encode_request(request, seen)
+                if index >= MAX_BATCH_REQUESTS:
+                    raise ValueError(
+                        f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
+                    )
+                if self.size + len(encoded) + (index > 0) + len(tail) > MAX_BATCH_BYTES:
+                    raise ValueError(
+                        f"with this request the batch has more than {MAX_BATCH_BYTES:,} bytes"
+                    )
+            except ValueError as error:
+                custom_id = (
+                    request.get("custom_id") if isinstance(request, Mapping) else None
+                )
+                raise InvalidRequestsError(
+                    f"requests[{index}] (custom_id {custom_id!r}): {error}"
+                ) from None
+            self._write(b"," + encoded if index else encoded)
+        if not seen:
+            raise InvalidRequestsError("requests must hold at least one request")
+        self._write(tail)
+        self.count = len(seen)
+
+    def _write(self, block: bytes) -> None:
+        self.size += len(block)
+        with _spooling():
+            self._file.write(block)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.elapsed = _stopwatch()
+        with _spooling():
+            self._file.seek(0)
+            for _ in range(0, self.size - BLOCK, BLOCK):
+                yield self._file.read(BLOCK)
+            if self._before_last_block:
+                self._before_last_block()
+            last = self._file.read()
+            if len(last) > 1:
+                yield last[:-1]
+            self.is_sent = True  # before that byte: a signal handler may raise when it has gone out
+            yield last[-1:]
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
+            self._file.close()
+
+
+def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
+    """Tell whether to send the request again: by the SDK's rule, and a create only if no batch can have come of it.
+
+    That is so where the API said so, or where its body had not gone out whole when it failed, whichever exception came.
+    """
+    should = error.headers.get("x-should-retry")
+    may = error._is_transient and should != "false"
+    if not isinstance(body, _Body):
+        return may or should == "true"
+    if error._is_refused:
+        return may and (error._is_api_form or error.status_code == 429)
+    return may and not body.is_sent
+
+
+# ---- Transport -----------------------------------------------------------------------
+# The only code that touches urllib.request and sockets: one call, as often as it is sent, and
+# what its response says.
+
+_SECRET_HEADERS = ("authorization", "x-api-key")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(repr=False)
+class _Call:
+    """One request, ready to be sent as often as it takes."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | _Body | None
+    timeout: float | None
+    failures: int = 0  # in a row
+
+    def __repr__(
+        self,
+    ) -> (
+        str
+    ):  # what messages show: headers hold the key, and a query may hold a gateway's
+        return f"{self.method} {self.url.partition('?')[0]}"
+
+    def masked(self, text: Any) -> Any:
+        """Return a text of the other side's without the key that it may repeat; what is no text, as it is."""
+        for word in " ".join(
+            self.headers.get(name, "") for name in _SECRET_HEADERS
+        ).split():
+            if (
+                isinstance(text, str) and len(word) > 7
+            ):  # "Bearer", "sandbox" and the like are no secrets
+                text = text.replace(word, "***")
+        return text
+
+    def connection_error(self, error: Exception) -> APIConnectionError:
+        """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
+        links: list[BaseException] = [error]
+        for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
+            link.args = tuple(map(self.masked, link.args))
+            link.__dict__.update(
+                {name: self.masked(value) for name, value in link.__dict__.items()}
+            )
+            chained = (
+                link.__cause__,
+                link.__context__,
+            )  # of these kinds alone: behind them may be one of the caller's
+            links += [
+                more
+                for more in chained
+                if isinstance(more, _TRANSPORT_ERRORS) and more not in links
+            ]
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(
+            reason, (socket.timeout, TimeoutError)
+        ):  # one and the same from 3.10 on
+            return APITimeoutError(f"Request timed out ({self})")
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            advice = (
+                "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
+            )
+            words = f"The certificate is not trusted: {reason.verify_message} ({self}); {advice}"
+            return APIConnectionError(words, _is_transient=False)
+        return APIConnectionError(
+            f"Connection error: {str(reason) or type(reason).__name__} ({self})"
         )
 
-    def list(
-        self,
-        *,
-        after_id: str | None = None,
-        before_id: str | None = None,
-        limit: int | None = None,
-        lifecycle: Sequence[str] | None = None,
-        **options: Any,
-    ) -> Page:
-        """List the models, newest first; return the first Page, which iterates over all of them.
+    def status_error(
+        self, status: int, headers: Mapping[str, str], raw: bytes
+    ) -> APIStatusError:
+        """Return the error that an answer calls for."""
+        headers = {name: self.masked(value) for name, value in headers.items()}
+        text = raw.decode("utf-8", "replace").strip()
+        try:
+            text = self.masked(
+                json.dumps(json.loads(text), ensure_ascii=False)
+            )  # no escapes, which would hide a key
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            text = body = self.masked(text)
+        form = body if isinstance(body, dict) else {}
+        error = form["error"] if isinstance(form.get("error"), dict) else {}
+        kind, message, details = (
+            error.get(name) for name in ("type", "message", "details")
+        )
+        request_id = headers.get("request-id") or form.get("request_id")
+        words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
+        if 300 <= status < 400:
+            words = f"a redirect to {headers.get('location', 'nowhere')}, not followed: the key stays with base_url"
+        is_api_form = form.get("type") == "error" and isinstance(kind, str)
+        default = InternalServerError if status >= 500 else APIStatusError
+        return APIStatusError._by_status.get(status, default)(
+            f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({self})",
+            status_code=status,
+            headers=headers,
+            body=body,
+            request_id=request_id,
+            type=kind,
+            api_message=message,
+            details=details,
+            error_code=details.get("error_code") if isinstance(details, dict) else None,
+            _is_transient=status in (408, 409, 429) or status >= 500,
+            _is_api_form=is_api_form,
+            _is_refused=300 <= status < 500 or (is_api_form and status in (503, 529)),
+        )
 
-        after_id, before_id, limit: as for batches.  ``lifecycle``: of ``active``, ``deprecated`` and ``retired`` those
-        to list; by default all but the retired.
+    def blocks(self, response: Any) -> Iterator[bytes]:
+        """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
+
+        Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
         """
-        query = {
-            "after_id": after_id,
-            "before_id": before_id,
-            "limit": limit,
-            "lifecycle": lifecycle,
-        }
-        return self._client._fetch_page(ModelInfo, "/v1/models", query, **options)
+        read = getattr(response, "read1", response.read)
+        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
+        try:
+            is_gzip = _headers_of(response).get(
+                "content-encoding", ""
+            ).strip().lower() in ("gzip", "x-gzip")
+            yield from _gunzip(blocks) if is_gzip else blocks
+            if getattr(response, "length", None):
+                raise http.client.IncompleteRead(b"", response.length)
+        except _TRANSPORT_ERRORS as error:
+            raise self.connection_error(error) from error
 
+    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
+        with contextlib.closing(response):
+            raw = b"".join(self.blocks(response))
+        try:
+            answer = json.loads(raw)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise APIConnectionError(
+                f"The answer is no JSON object, but {len(raw)} bytes of something else ({self})"
+            )
+        return answer, _headers_of(response)
+
+
+def _headers_of(response: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _http_date(text: str | None) -> datetime | None:
+    try:
+        moment = email.utils.parsedate_to_datetime(text or "")
+        return (
+            moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        ).astimezone(timezone.utc)
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        IndexError,
+        UnboundLocalError,
+    ):  # the odd ones before 3.10
+        return None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the answer asks for, as milliseconds, seconds or a date; None if none or past."""
+    moment = _http_date(headers.get("retry-after"))
+    asked = moment.timestamp() - time.time() if moment else 0.0
+    for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
+        with contextlib.suppress(KeyError, ValueError):
+            asked = float(headers[name]) / unit
+    return (
+        min(asked, 4_294_967.0) if asked > 0 else None
+    )  # what time.sleep takes everywhere
+
+
+def _backoff(failures: int) -> float:
+    """Return the SDK's seconds after so many failures in a row: 0.5, doubled up to 8, less up to a quarter."""
+    return min(0.5 * 2.0 ** min(failures - 1, 10), 8.0) * (1 - 0.25 * random.random())
+
+
+def _stopwatch() -> Callable[[], float]:
+    """Return a function that tells the seconds since this call.
+
+    A laptop's sleep counts, during which the monotonic clock may stand still; the wall clock may be set back.
+    """
+    monotonic, wall = time.monotonic(), time.time()
+    return lambda: max(time.monotonic() - monotonic, time.time() - wall)
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that may come after interim ones, of which http.client passes over 100 alone."""
+
+    def begin(self) -> None:
+        """Read status and headers of the answer that is the last."""
+        try:
+            super().begin()
+            while self.status in (102, 103):
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
+        except TypeError as error:  # from the email package, of a Content-Type's parameters that it cannot put in order
+            raise http.client.HTTPException(
+                f"headers that cannot be read: {error}"
+            ) from error
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that has its own timeout for connecting, and hears a refusal that comes during the upload."""
+
+    response_class = _Response
+
+    def connect(self) -> None:
+        """Connect within CONNECT_TIMEOUT; what comes after it has the call's own timeout."""
+        timeout = self.timeout
+        self.timeout = (
+            CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
+        )
+        super().connect()
+        self.sock.settimeout(timeout)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request; where that breaks, take the answer that the server may have given before it closed."""
+        self.connect()  # else a failure to connect would look like one to send
+        try:
+            super().request(*args, **kwargs)
+        except OSError as error:  # the server may have refused, 401 or 413, and closed
+            try:
+                self.sock.settimeout(ANSWER_TIMEOUT)
+                answer = self.getresponse()
+            except (OSError, http.client.HTTPException):
+                if isinstance(error, socket.timeout):
+                    raise error from None
+                words = "the server closed during the upload; a wrong key or too large a body may be why"
+                raise ConnectionAbortedError(f"{words} ({error})") from error
+            self.getresponse = lambda: answer  # type: ignore[method-assign]
+
+
+class _TLSConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Transport(urllib.request.AbstractHTTPHandler):
+    """urllib for http and https alone, its opener built at the first request because an SSL context takes a while.
+
+    No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  An answer of any
+    status is returned, not raised.
+    """
+
+    def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._base, self._context = urllib.parse.urlsplit(base_url), context
+        self._director: urllib.request.OpenerDirector | None = None
+
+    def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
+        """Send a request, through the environment's proxy but to loopback, and return the response."""
+        if self._director is None:
+            host, director = self._base.hostname or "", urllib.request.OpenerDirector()
+            if self._base.scheme == "https":
+                self._context = self._context or ssl.create_default_context()
+            # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
+            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
+            director.add_handler(
+                urllib.request.ProxyHandler({} if is_loopback else None)
+            )
+            director.add_handler(urllib.request.UnknownHandler())
+            director.add_handler(self)
+            self._director = director
+        return self._director.open(request, timeout=timeout)
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """What urllib calls for http."""
+        return self.do_open(_Connection, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """What urllib calls for https, through a proxy, too."""
+        return self.do_open(_TLSConnection, request, context=self._context)
+
+
+# OSError from sockets, TLS and urllib; ValueError from http.client for a chunk's size that is no number;
+# EOFError and zlib.error where gzip is cut or none
+_TRANSPORT_ERRORS = (
+    OSError,
+    http.client.HTTPException,
+    ValueError,
+    EOFError,
+    zlib.error,
+)
+
+
+def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Undo gzip of what has come; the gzip module would first fill a buffer.  Raises EOFError where it is cut."""
+    member = zlib.decompressobj(31)  # 31: with gzip's header, of any window
+    for block in blocks:
+        while block:
+            if member.eof:
+                member = zlib.decompressobj(31)
+            yield member.decompress(block, BLOCK)
+            block = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
+        raise EOFError("gzip ended early")
+
+
+# What a star import gives; the part below the line adds its own.
+__all__ = """
+    Anthropic Messages Batches Models Results Page iter_json_lines Request MessageCreateParamsNonStreaming
+    MessageBatch MessageBatchRequestCounts DeletedMessageBatch MessageBatchIndividualResponse MessageBatchResult
+    ErrorResponse Message ContentBlock Usage MessageTokensCount ModelInfo OpenObject
+    AnthropicError InvalidRequestsError WaitTimeoutError APIError APIConnectionError APITimeoutError
+    IncompleteResultsError APIResponseValidationError BatchMayExistError APIStatusError BadRequestError
+    AuthenticationError PaymentRequiredError PermissionDeniedError NotFoundError RequestTimeoutError ConflictError
+    ContentTooLargeError UnprocessableEntityError RateLimitError InternalServerError ServiceUnavailableError
+    GatewayTimeoutError OverloadedError
+""".split()
 
 # ================================================================================================================
 # Everything above is the client and works without what follows.
