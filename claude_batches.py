@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: MIT-0
 """Claude's Message Batches API in one file, on the standard library alone.
 
-From the project claude-batches; copy it beside your script, or paste any part of it: no notice is needed.  It calls
-the Message Batches, Models and token counting endpoints under the names of the official Python SDK, so that changing
-between the two is one import line.  The shortest program::
+From the project claude-batches; copy it beside your script, or paste any part of it:
+no notice is needed.  It calls the Message Batches, Models and token counting endpoints
+under the names of the official Python SDK, so that changing between the two is one
+import line.  The shortest program::
 
     from claude_batches import Anthropic
 
     client = Anthropic()  # reads ANTHROPIC_API_KEY
-    hello = {"model": "claude-opus-4-6", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
-    batch = client.messages.batches.create(requests=[{"custom_id": "first", "params": hello}])
+    messages = [{"role": "user", "content": "Hello"}]
+    params = {"model": "claude-opus-4-6", "max_tokens": 100, "messages": messages}
+    requests = [{"custom_id": "first", "params": params}]
+    batch = client.messages.batches.create(requests=requests)
     client.messages.batches.wait(batch.id)
     for row in client.messages.batches.results(batch.id):
         print(row.custom_id, row.result.type)
@@ -19,24 +22,27 @@ The shortest command line (with ``--sandbox`` it needs no key and costs nothing)
 
     python claude_batches.py run requests.jsonl -o results.jsonl
 
-What it keeps beyond the SDK: a batch is never made, and billed, twice; results are whole or an error says how
-many are missing; memory stays flat at 100,000 requests; the API key goes to one place only.  Errors::
+What it promises beyond the SDK: a batch is never made, and billed, twice; results are
+whole or an error says how many are missing; memory stays flat at 100,000 requests; the
+API key goes to one place only.  Errors::
 
     AnthropicError
-    ├── InvalidRequestsError (also a ValueError)    an argument breaks a rule; nothing was sent
-    ├── WaitTimeoutError (also a TimeoutError)      wait() took longer than its timeout
+    ├── InvalidRequestsError (also a ValueError)   an argument breaks a rule; nothing sent
+    ├── WaitTimeoutError (also a TimeoutError)     wait() took longer than its timeout
     └── APIError
-        ├── APIConnectionError                      no answer, or a torn or foreign one
+        ├── APIConnectionError                     no response, or one that is not whole
         │   ├── APITimeoutError
-        │   └── IncompleteResultsError              results ended early, and no retry helped
-        ├── APIResponseValidationError              an answer that breaks the API's own rules
-        ├── BatchMayExistError                      a create went out whole, and no answer says what came of it
-        └── APIStatusError                          an answer that says no
+        │   └── IncompleteResultsError             rows are missing, and no retry helped
+        ├── APIResponseValidationError             a response breaks the API's own rules
+        ├── BatchMayExistError                     a create was sent, its response is lost
+        └── APIStatusError                         the status of the response is an error
             ├── BadRequestError 400, AuthenticationError 401, PaymentRequiredError 402,
-            │   PermissionDeniedError 403, NotFoundError 404, RequestTimeoutError 408, ConflictError 409,
-            │   ContentTooLargeError 413, UnprocessableEntityError 422, RateLimitError 429
+            │   PermissionDeniedError 403, NotFoundError 404, RequestTimeoutError 408,
+            │   ConflictError 409, ContentTooLargeError 413,
+            │   UnprocessableEntityError 422, RateLimitError 429
             └── InternalServerError 500 and above
-                └── ServiceUnavailableError 503, GatewayTimeoutError 504, OverloadedError 529
+                └── ServiceUnavailableError 503, GatewayTimeoutError 504,
+                    OverloadedError 529
 """
 
 from __future__ import annotations
@@ -61,14 +67,17 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from types import MappingProxyType
 
-TYPE_CHECKING = False  # what typing would give at run time is not worth a tenth of the import's time
+# Importing typing would make the import of this file a tenth slower.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any, TypeVar
+    from typing import Any, ClassVar, Self, TypeVar
 
     T = TypeVar("T")
     Headers = Mapping[str, "str | None"]
@@ -76,33 +85,42 @@ if TYPE_CHECKING:
 __version__ = "1.0.0"
 
 # ---- Constants -----------------------------------------------------------------------
-# What the API and this file set as limits, each with its source.
+# The limits of the API and of this file, each with its source.
 
-API_VERSION = "2026-10-21"  # header anthropic-version; 2023-06-01 still takes temperature, top_p and top_k
+# The older version 2023-06-01 still accepts temperature, top_p and top_k.
+API_VERSION = "2026-10-21"
 BASE_URL = "https://api.anthropic.com"
 USER_AGENT = (
     f"claude-batches/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 )
-MAX_BATCH_REQUESTS = 100_000  # API guide, Batch processing, limitations
-MAX_BATCH_BYTES = 256_000_000  # the same: 256 MB, read the careful way
-CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # API reference, Create a Message Batch
-TIMEOUT = 600.0  # seconds for one read or write, as in the SDK
-CONNECT_TIMEOUT = 10.0  # seconds for the connection, the proxy's tunnel and TLS, each
-ANSWER_TIMEOUT = 5.0  # seconds for the answer of a server that broke the upload off
-MAX_RETRIES = 2  # as in the SDK
-LOOK_SECONDS = 30.0  # the longest look for a batch whose create lost its answer
-CLOCK_SLACK = timedelta(seconds=60)  # how far that look goes back before the create
-POLL_LEAST, POLL_FIRST, POLL_LONGEST = 1.0, 5.0, 60.0  # seconds between two polls
-NOT_FOUND_SECONDS = 30.0  # how long a poll's 404 is forgiven: a fresh batch gives some
-BLOCK = (
-    128 * 1024
-)  # bytes of one read or write; a write's timeout is for the whole block
-SPOOL_BYTES = 4 * 1024 * 1024  # up to here the body of a create is kept in memory
 
+# API guide, "Batch processing", limitations; 256 MB is read the careful way.
+MAX_BATCH_REQUESTS = 100_000
+MAX_BATCH_BYTES = 256_000_000
+CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # API reference, Create a Message Batch
+
+TIMEOUT = 600.0  # seconds for one read or write, as in the SDK
+MAX_RETRIES = 2  # as in the SDK
+
+# Seconds to connect, to open the tunnel of a proxy, and for TLS, each.
+CONNECT_TIMEOUT = 10.0
+# Seconds for the response of a server that closed during the upload.
+REFUSAL_TIMEOUT = 5.0
+# Seconds that the search for a batch takes at most, and how far before the create it goes.
+SEARCH_TIMEOUT = 30.0
+CLOCK_SLACK = timedelta(seconds=60)
+# Seconds between two polls: at least, at first, and at most.
+POLL_MIN, POLL_FIRST, POLL_MAX = 1.0, 5.0, 60.0
+# Seconds for which a poll ignores 404: a fresh batch may not be found at once.
+NOT_FOUND_SECONDS = 30.0
+
+# Bytes of one read or write.  It is not larger because a write has one timeout.
+BLOCK = 128 * 1024
+SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary file
 
 # ---- Client --------------------------------------------------------------------------
-# What a user types.  A method is a docstring and one request: the objects that it returns
-# are made in Objects, and the request goes out in Transport.
+# What a user types.  A method is a docstring and one request: Requests checks the
+# arguments, Transport sends the request, and Objects holds what is returned.
 
 _BATCHES = "/v1/messages/batches"
 _OPTIONS = (
@@ -113,31 +131,38 @@ _OPTIONS = (
     "workspace_id",
     "user_profile_id",
 )
-_NOT_GIVEN: Any = object()  # of a timeout, for which None means no limit
+_NOT_GIVEN: Any = object()  # a default for timeout, because None means no limit
 
 
 class Anthropic:
-    """A client of the API; one may serve several threads.
+    """A client of the API; several threads may use the same one.
 
-    ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN: sent as ``Authorization: Bearer``.
-    ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes to this origin and nowhere
-    else; no redirect is followed, and a results_url elsewhere is read through base_url.
-    ``timeout``: seconds for one read or write, more than 0 and less than 2e6, or None; a step of connecting: 10.
-    ``max_retries``: how often a request is repeated, 0 or more; a create only if no batch can have come of it.
-    ``default_headers``, ``default_query``: of every request; the headers win over those of ANTHROPIC_CUSTOM_HEADERS
-    (lines of ``Name: value``).  None leaves a header out; Authorization or x-api-key here is a credential, too.
+    ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN:
+    sent as ``Authorization: Bearer``.
+    ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes
+    to this origin and nowhere else.  No redirect is followed, and a results_url with
+    another host is requested from base_url.
+    ``timeout``: seconds for one read or write, more than 0 and less than 2e6, or None
+    for no limit; each step of connecting has at most 10 seconds.
+    ``max_retries``: 0 or more; a create is only retried if no batch can have been made.
+    ``default_headers``, ``default_query``: sent with every request; the headers win over
+    those of ANTHROPIC_CUSTOM_HEADERS (lines of ``Name: value``).  None leaves a header
+    out; Authorization or x-api-key among them is a credential, too.
     ``ssl_context``: to trust a company's own CA, for instance; SSL_CERT_FILE works, too.
-    ``opener``: anything with ``open(request, timeout=…)`` as in urllib, for tests and special transports; redirects,
-    proxies, connecting, and answers during the upload are then its own affair.
+    ``opener``: anything with ``open(request, timeout=…)`` as in urllib, for tests and
+    special transports.  Redirects, proxies, connecting, and responses during the upload
+    are then the opener's own business.
 
-    Raises InvalidRequestsError for an argument that cannot work; without a credential, the first request raises
-    AnthropicError.  Every method also takes ``**options``: extra_headers, extra_query, extra_body (where there is a
-    body), timeout (seconds, instead of the client's) and workspace_id; and raises APIStatusError or APIConnectionError.
+    Raises InvalidRequestsError for an argument that breaks a rule; without a credential,
+    the first request raises AnthropicError.  Every method also takes ``**options``:
+    extra_headers, extra_query, extra_body (where there is a body), timeout (seconds,
+    instead of the client's) and workspace_id; it raises APIStatusError or
+    APIConnectionError.
     """
 
-    _outlive: Callable[[APIError], None] | None = (
-        None  # if set, it decides on retries: it sleeps, or raises
-    )
+    # If set, it is called with each error instead of the rule for retries: it sleeps
+    # before the retry, or raises.
+    _on_error: Callable[[APIError], None] | None = None
 
     def __init__(
         self,
@@ -152,44 +177,29 @@ class Anthropic:
         ssl_context: ssl.SSLContext | None = None,
         opener: Any = None,
     ) -> None:
-        if api_key is not None and auth_token is not None:
-            raise InvalidRequestsError("Give api_key or auth_token, not both")
+        self.api_key, self.auth_token = _credentials(api_key, auth_token)
         if not isinstance(max_retries, int) or max_retries < 0:
-            raise InvalidRequestsError(
-                f"max_retries must be 0 or more, not {max_retries!r}"
-            )
-        if api_key is None and auth_token is None:
-            api_key = os.environ.get("ANTHROPIC_API_KEY", "").strip() or None
-            auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN")
-        lines = (
-            line.partition(":")
-            for line in os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n")
-        )
-        from_env = {
-            name.strip(): value.strip() for name, colon, value in lines if colon
-        }
-        self.api_key, self.auth_token = (
-            text and text.strip() for text in (api_key, auth_token)
-        )
+            message = f"max_retries must be 0 or more, not {max_retries!r}"
+            raise InvalidRequestsError(message)
         if base_url is None:
             base_url = os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
         self.base_url = _checked_base_url(base_url)
-        self.timeout, self.max_retries, self.ssl_context = (
-            _checked_timeout(timeout),
-            max_retries,
-            ssl_context,
-        )
-        self.default_headers = {**_lower(from_env), **_lower(default_headers)}
+        self.timeout = _checked_timeout(timeout)
+        self.max_retries = max_retries
+        self.ssl_context = ssl_context
+        self.default_headers = {**_environment_headers(), **_lower(default_headers)}
         self.default_query = dict(default_query or {})
-        self._opener = (
-            _Transport(self.base_url, ssl_context) if opener is None else opener
-        )
-        self.messages, self.models = Messages(self), Models(self)
+        if opener is None:
+            opener = _Transport(self.base_url, ssl_context)
+        self._opener = opener
+        self.messages = Messages(self)
+        self.models = Models(self)
 
     def with_options(self, **changes: Any) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor.
 
-        default_headers and default_query are merged into this client's; a key or base_url of None is no change.
+        default_headers and default_query are merged into this client's; a key or
+        base_url of None is no change.
         """
         for name in ("base_url", "api_key", "auth_token"):
             if changes.get(name, "") is None:
@@ -198,10 +208,8 @@ class Anthropic:
             name: getattr(self, name)
             for name in ("base_url", "timeout", "max_retries", "ssl_context")
         }
-        if not isinstance(self._opener, _Transport) or not changes.keys() & {
-            "base_url",
-            "ssl_context",
-        }:
+        is_own_transport = isinstance(self._opener, _Transport)
+        if not is_own_transport or not changes.keys() & {"base_url", "ssl_context"}:
             options["opener"] = self._opener
         if not changes.keys() & {"api_key", "auth_token"}:
             options.update(api_key=self.api_key, auth_token=self.auth_token)
@@ -211,9 +219,9 @@ class Anthropic:
         return Anthropic(**options)
 
     def close(self) -> None:
-        """Do nothing, for the SDK's sake: each call closes its own connection."""
+        """Do nothing: each call closes its own connection.  The SDK has this method."""
 
-    def __enter__(self) -> Anthropic:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -233,71 +241,52 @@ class Anthropic:
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
     ) -> _Call:
-        """Return the call of a request to a path below base_url, or a URL.  Raises before anything is sent."""
-        own = {
-            "accept": "application/json",
-            "user-agent": USER_AGENT,
-            "anthropic-version": API_VERSION,
-        }
-        if method != "GET":
-            own["content-type"] = "application/json"
-        if isinstance(body, _Body):
-            own["content-length"] = str(body.size)
-        elif method != "GET" and (body or extra_body):
+        """Return the call of a path below base_url, or of a URL; nothing is sent yet.
+
+        Raises InvalidRequestsError or AnthropicError.
+        """
+        if timeout is _NOT_GIVEN:
+            timeout = self.timeout
+        timeout = _checked_timeout(timeout)
+        if method != "GET" and not isinstance(body, _Body) and (body or extra_body):
             body = _encode_json({**(body or {}), **(extra_body or {})})
         ids = {
             "anthropic-workspace-id": workspace_id,
             "anthropic-user-profile-id": user_profile_id,
         }
-        given = {name: value for name, value in ids.items() if value is not None}
-        headers = self._merge_headers(own, self.default_headers, given, extra_headers)
+        headers = self._merge_headers(
+            _own_headers(method, body),
+            self.default_headers,
+            {name: value for name, value in ids.items() if value is not None},
+            extra_headers,
+        )
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
-        pairs = [
-            pair for name, value in params.items() for pair in _query_pairs(name, value)
-        ]
-        if pairs:
-            url += ("&" if "?" in url else "?") + urllib.parse.urlencode(
-                pairs, quote_via=urllib.parse.quote, errors="surrogatepass"
-            )
-        return _Call(
-            method,
-            url,
-            headers,
-            body,
-            self.timeout if timeout is _NOT_GIVEN else _checked_timeout(timeout),
-        )
+        return _Call(method, _with_query(url, params), headers, body, timeout)
 
     def _merge_headers(self, *layers: Headers | None) -> dict[str, str]:
-        """Return the headers of all layers, the later ones winning.  Raises where one cannot be sent."""
+        """Return the headers of all layers, the later ones winning.
+
+        Raises AnthropicError without a credential, InvalidRequestsError for a header
+        that cannot be sent.
+        """
         credential = self.api_key or self.auth_token
-        merged: dict[str, str | None] = (
-            {"authorization": f"Bearer {credential}"} if credential else {}
-        )
+        merged: dict[str, str | None] = {}
+        if credential:
+            merged["authorization"] = f"Bearer {credential}"
         for layer in layers:
             merged.update(_lower(layer))
-        # missing or empty; None would mean that the caller wants none sent
+        # Missing or empty; None means that the caller wants none to be sent.
         if merged.get("authorization", "") == "" and not merged.get("x-api-key"):
             raise AnthropicError(
-                "No credential: set the variable ANTHROPIC_API_KEY, or give Anthropic() an api_key"
+                "No credential: set the variable ANTHROPIC_API_KEY, "
+                "or give Anthropic() an api_key"
             )
-        headers = {}
-        for name, value in merged.items():
-            if value is not None:
-                text = str(value)
-                is_legal = (
-                    _HEADER_NAME.fullmatch(name)
-                    and text.replace("\t", " ").isprintable()
-                )
-                if not is_legal or (name in _SECRET_HEADERS and not text.isascii()):
-                    # http.client's own error would show the value, and so the key
-                    raise InvalidRequestsError(
-                        f"The header {name!r} (its value is not shown) has an illegal character"
-                    )
-                headers[name] = text.encode().decode(
-                    "latin-1"
-                )  # UTF-8 on the wire, as from the SDK
-        return headers
+        return {
+            name: _encode_header(name, value)
+            for name, value in merged.items()
+            if value is not None
+        }
 
     def _send(
         self,
@@ -305,57 +294,32 @@ class Anthropic:
         read: Callable[[Any], T],
         final: tuple[type[APIError], ...] = (),
     ) -> T:
-        """Return what ``read`` makes of the answer, after as many retries as it takes and may take."""
+        """Return what ``read`` makes of the response, after the retries that are allowed.
+
+        Raises the last APIError; one of the classes in ``final`` at once.
+        """
         while True:
             try:
-                return read(self._open(call))
+                return read(call.open(self._opener))
             except APIError as error:
                 if isinstance(error, final):
                     raise
-                if self._outlive:
-                    self._outlive(error)
-                elif not self._pause(call, error):
+                if self._on_error:
+                    self._on_error(error)
+                elif not self._may_retry(call, error):
                     raise
 
-    def _open(self, call: _Call) -> Any:
-        """Send a call once and return its response, the body not read yet.  Raises APIError unless it is 2xx."""
-        if isinstance(call.body, _Body):
-            call.body.is_sent = False  # of this try: one that finds no connection does not even begin it
-        request = urllib.request.Request(call.url, call.body, method=call.method)
-        for name, value in call.headers.items():
-            if (
-                name in _SECRET_HEADERS
-            ):  # which an opener of the caller's must not take along on a redirect
-                request.add_unredirected_header(name, value)
-            else:
-                request.add_header(name, value)
-        try:
-            response = self._opener.open(request, timeout=call.timeout)
-        except (
-            urllib.error.HTTPError
-        ) as error:  # ours raises none, an opener of the caller's may
-            response = error
-        except _TRANSPORT_ERRORS as error:
-            raise call.connection_error(error) from error
-        status = getattr(response, "status", None) or response.getcode()
-        if 200 <= status < 300:
-            return response
-        raw = b""
-        with contextlib.closing(response), contextlib.suppress(
-            APIConnectionError
-        ):  # torn: the status says enough
-            for block in call.blocks(response):
-                raw += block
-                if len(raw) > BLOCK:
-                    break
-        raise call.status_error(status, _headers_of(response), raw)
+    def _may_retry(self, call: _Call, error: APIError) -> bool:
+        """Tell whether a call is to be sent again, after the pause before its retry.
 
-    def _pause(self, call: _Call, error: APIError) -> bool:
-        """Sleep before the next try, for as long as the answer asks, and log why; return False where there is none."""
+        The result is returned, not raised, because an error that this frame raised
+        would keep the response in memory until the garbage collector comes.
+        """
         call.failures += 1
-        if call.failures > self.max_retries or not _may_repeat(error, call.body):
+        if call.failures > self.max_retries or not _is_retryable(error, call.body):
             return False
-        import logging  # not before it is needed: it takes a while
+        # Importing logging takes a while, and most runs need no retry.
+        import logging
 
         seconds = _retry_after(error.headers) or _backoff(call.failures)
         call.headers["x-stainless-retry-count"] = str(call.failures)
@@ -366,51 +330,49 @@ class Anthropic:
         return True
 
     def _fetch(
-        self, kind: Callable[..., T], method: str, path: str, **options: Any
+        self, cls: Callable[..., T], method: str, path: str, **options: Any
     ) -> T:
-        """Send a request and return the answer as an object of the class ``kind``."""
+        """Send a request and return its response as an object of ``cls``."""
         call = self._prepare(method, path, **options)
-        return kind(*self._send(call, call.read_json))
+        return cls(*self._send(call, call.read_json))
 
     def _fetch_page(
-        self, kind: Any, path: str, query: dict[str, Any], **options: Any
+        self, cls: Any, path: str, query: dict[str, Any], **options: Any
     ) -> Page:
-        """Return a page of objects of the class ``kind``."""
+        """Send a request and return its response as a Page of objects of ``cls``."""
         query = {name: value for name, value in query.items() if value is not None}
-        query.update(
-            options.pop("extra_query", None) or {}
-        )  # now, so that a later cursor wins over it
+        # It is merged here so that the cursor of a later page wins over it.
+        query.update(options.pop("extra_query", None) or {})
         call = self._prepare("GET", path, query=query, **options)
         fields, headers = self._send(call, call.read_json)
-        if fields.get("data", "") is None:  # a gateway's empty list
-            fields["data"] = []
-        rows = fields.get("data")
+        # A gateway's empty list may be null.
+        rows = [] if fields.get("data", "") is None else fields.get("data")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise APIResponseValidationError(
-                f"The answer is no list of objects (GET {path})"
-            )
-        fields["data"] = [kind(row) for row in rows]
-        return Page(
-            fields,
-            headers,
-            params=query,
-            fetch=lambda params: self._fetch_page(kind, path, params, **options),
-        )
+            message = f"The response is not a list of objects (GET {path})"
+            raise APIResponseValidationError(message)
+        fields["data"] = [cls(row) for row in rows]
+
+        def fetch(params: dict[str, Any]) -> Page:
+            return self._fetch_page(cls, path, params, **options)
+
+        return Page(fields, headers, params=query, fetch=fetch)
 
 
 class Messages:
     """``client.messages``: the batches, and token counting."""
 
     def __init__(self, client: Anthropic) -> None:
-        self._client, self.batches = client, Batches(client)
+        self._client = client
+        self.batches = Batches(client)
 
     def count_tokens(
         self, *, model: str, messages: Iterable[Any], **more: Any
     ) -> MessageTokensCount:
-        """Count the tokens of a message's input, free of charge.
+        """Count the input tokens of a message, free of charge.
 
-        ``more``: the message's system, tools, tool_choice, thinking, cache_control, output_config and speed, where it
-        has them (anything else, max_tokens too, is a BadRequestError); the options of every method; user_profile_id.
+        ``more``: the message's system, tools, tool_choice, thinking, cache_control,
+        output_config and speed, where it has them (anything else, max_tokens too, is a
+        BadRequestError); the options of every method; user_profile_id.
         Source: API reference, Count tokens in a Message.
         """
         options = {name: more.pop(name) for name in _OPTIONS if name in more}
@@ -425,10 +387,11 @@ class Messages:
 
 
 class Batches:
-    """``client.messages.batches``: the Message Batches API.  Source: API reference, a page a method.
+    """``client.messages.batches``: the Message Batches API.
 
-    What takes an id raises ValueError for an empty one and NotFoundError where there is no such batch, which for a
-    second or two after its create may be wrong.
+    A method that takes an id raises ValueError for an empty one, and NotFoundError if
+    there is no such batch; for a second or two after a create that may be wrong.
+    Source: API reference, a page for each method.
     """
 
     def __init__(self, client: Anthropic) -> None:
@@ -443,13 +406,15 @@ class Batches:
     ) -> MessageBatch:
         """Make a batch, once, and return it.
 
-        ``requests``: 1 to 100,000 objects ``{"custom_id", "params"}``, at most 256,000,000 bytes in all, of any
-        iterable.  custom_id: 1 to 64 of ``a-z A-Z 0-9 _ -``, unique in the batch; params: a message's.  Each is
-        checked, and encoded into a temporary file, before anything is sent.
+        ``requests``: any iterable of 1 to 100,000 objects ``{"custom_id", "params"}``,
+        at most 256,000,000 bytes in all.  custom_id: 1 to 64 of ``a-z A-Z 0-9 _ -``,
+        unique in the batch; params: those of a message.  Each is checked, and encoded
+        into a temporary file, before anything is sent.
 
-        Raises InvalidRequestsError for a request that breaks a rule, named with its index and custom_id;
-        BatchMayExistError where the whole body went out and no answer says what came of it: look before you create
-        again; another APIError where no batch was made; AnthropicError where the temporary file finds no room (set
+        Raises InvalidRequestsError for a request that breaks a rule, with its index and
+        custom_id; BatchMayExistError if the whole body was sent and no response says
+        whether the batch was made: look before you create it again; another APIError if
+        no batch was made; AnthropicError if the temporary file finds no room (set
         TMPDIR); and what the iterable raises, unchanged.
         """
         return self._create(requests, None, user_profile_id=user_profile_id, **options)
@@ -468,7 +433,9 @@ class Batches:
                     MessageBatch, "POST", _BATCHES, body=body, **options
                 )
                 if not isinstance(batch.id, str) or not batch.id:
-                    raise APIConnectionError("The answer is no batch: it has no id")
+                    raise APIConnectionError(
+                        "The response is not a batch: it has no id"
+                    )
                 return batch
             except APIError as error:
                 if error._is_refused or not body.is_sent:
@@ -478,43 +445,40 @@ class Batches:
     def _may_exist(
         self, error: APIError, body: _Body, options: Mapping[str, Any]
     ) -> BatchMayExistError:
-        """Return the error of a create whose answer was lost, with what one look at the list shows."""
+        """Return the error of a create whose response is lost, with its candidates."""
         sent_at = candidates = None
-        found = "the look for it failed"
-        with contextlib.suppress(AnthropicError):  # the error to tell is the create's
-            sent_at, candidates = self._look(body, options)
-            names = (
-                ", ".join(str(batch.id) for batch in candidates)
-                or "none, which proves nothing"
-            )
-            found = f"batches of that size made since then: {names}"
+        found = "the search for it failed"
+        # If the search fails, too, the error to report is still that of the create.
+        with contextlib.suppress(AnthropicError):
+            sent_at, candidates = self._candidates(body, options)
+            ids = ", ".join(str(batch.id) for batch in candidates)
+            found = "batches of that size made since then: "
+            found += ids or "none, which proves nothing"
         return BatchMayExistError(
-            f"No answer says whether a create of {body.count} requests made its batch; it may exist, and be billed; "
-            f"{found}. Look before you create it again. {error}",
+            f"No response says whether a create of {body.count} requests made its batch; "
+            f"it may exist, and be billed; {found}. "
+            f"Look before you create it again. {error}",
             request_count=body.count,
             sent_at=sent_at,
             candidates=candidates,
         )
 
-    def _look(
+    def _candidates(
         self, body: _Body, options: Mapping[str, Any]
     ) -> tuple[datetime, list[MessageBatch]]:
-        """Return when the body was sent, by the server's clock, and the batches of its size made since."""
-        elapsed, batches = (
-            _stopwatch(),
-            self._client.with_options(max_retries=0).messages.batches,
-        )
-        options = {
-            name: options[name]
-            for name in ("extra_headers", "workspace_id")
-            if name in options
-        }
+        """Return when the body was sent, by the server's clock, and the batches of its
+        size that were made since then, or tell no size.
+        """
+        elapsed = _stopwatch()
+        batches = self._client.with_options(max_retries=0).messages.batches
+        kept = ("extra_headers", "workspace_id")
+        options = {name: options[name] for name in kept if name in options}
         found: list[MessageBatch] = []
         after_id = None
         while True:
-            left = LOOK_SECONDS - elapsed()
+            left = SEARCH_TIMEOUT - elapsed()
             if left <= 0:
-                raise APITimeoutError("The look took too long")
+                raise APITimeoutError("The search for the batch took too long")
             page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
             now = _http_date(page._headers.get("date"))
             if now is None:
@@ -532,9 +496,8 @@ class Batches:
 
     def retrieve(self, message_batch_id: str, **options: Any) -> MessageBatch:
         """Return a batch as it is now."""
-        return self._client._fetch(
-            MessageBatch, "GET", _batch_path(message_batch_id), **options
-        )
+        path = _batch_path(message_batch_id)
+        return self._client._fetch(MessageBatch, "GET", path, **options)
 
     def list(
         self,
@@ -544,53 +507,56 @@ class Batches:
         limit: int | None = None,
         **options: Any,
     ) -> Page:
-        """List the batches of the workspace, newest first; return the first Page, which iterates over all of them.
+        """List the batches of the workspace, newest first.
 
-        ``limit``: batches a page, 1 to 1000, by the API's default 20; ``after_id``: begin after this batch;
-        ``before_id``: before it, and go on towards the newer ones.
+        ``limit``: batches of a page, 1 to 1000, by the API's default 20; ``after_id``:
+        start after this batch; ``before_id``: start before it, and go towards the newer
+        ones.  Returns the first Page, which iterates over all of them.
         """
         query = {"after_id": after_id, "before_id": before_id, "limit": limit}
         return self._client._fetch_page(MessageBatch, _BATCHES, query, **options)
 
     def cancel(self, message_batch_id: str, **options: Any) -> MessageBatch:
-        """End a running batch early: it is ``canceling``, then ``ended``; what was under way may still succeed."""
-        return self._client._fetch(
-            MessageBatch, "POST", _batch_path(message_batch_id) + "/cancel", **options
-        )
+        """End a running batch early: it is ``canceling``, then ``ended``.
+
+        Requests that are being processed may still succeed.
+        """
+        path = _batch_path(message_batch_id) + "/cancel"
+        return self._client._fetch(MessageBatch, "POST", path, **options)
 
     def delete(self, message_batch_id: str, **options: Any) -> DeletedMessageBatch:
-        """Delete an ended batch and its results; for a running one the API answers 400 (cancel it first)."""
-        return self._client._fetch(
-            DeletedMessageBatch, "DELETE", _batch_path(message_batch_id), **options
-        )
+        """Delete an ended batch and its results.
+
+        Raises BadRequestError for a running one: cancel it first.
+        """
+        path = _batch_path(message_batch_id)
+        return self._client._fetch(DeletedMessageBatch, "DELETE", path, **options)
 
     def results(self, message_batch_id: str, **options: Any) -> Results:
-        """Download the results of an ended batch, row by row; a lost connection is opened again.
+        """Download the results of an ended batch, row by row.
 
-        ``extra_headers`` and ``extra_query`` are the download's, not those of the retrieve before it, as in the SDK.
+        A connection that is lost is opened again.  ``extra_headers`` and ``extra_query``
+        belong to the download, not to the retrieve before it, as in the SDK.
 
-        Raises AnthropicError, at the call, if the batch has no results (yet); then IncompleteResultsError if rows stay
-        missing after max_retries without a new one, APIResponseValidationError for a line that is not JSON with a
-        custom_id, or for more rows than requests.
+        Raises AnthropicError, at the call, if the batch has no results (yet); later
+        IncompleteResultsError if rows stay missing after max_retries without a new one,
+        APIResponseValidationError for a line that is not JSON with a custom_id, or for
+        more rows than requests.
         """
-        kept = {
-            name: options[name]
-            for name in ("timeout", "workspace_id")
-            if name in options
-        }
-        batch = self.retrieve(message_batch_id, **kept)
+        kept = ("timeout", "workspace_id")
+        retrieve_options = {name: options[name] for name in kept if name in options}
+        batch = self.retrieve(message_batch_id, **retrieve_options)
         if not isinstance(batch.results_url, str) or not batch.results_url:
-            status = (
-                "ended, and archived" if batch.archived_at else batch.processing_status
-            )
+            status = batch.processing_status
+            if batch.archived_at:
+                status = "ended, and archived"
             raise AnthropicError(
                 f"No results_url for batch {message_batch_id}: its status is {status}"
             )
         own = {"accept": "application/binary", "accept-encoding": "gzip"}
-        options["extra_headers"] = {**own, **_lower(options.get("extra_headers"))}
-        call = self._client._prepare(
-            "GET", _at_origin(self._client.base_url, batch.results_url), **options
-        )
+        headers = {**own, **_lower(options.pop("extra_headers", None))}
+        url = _at_origin(self._client.base_url, batch.results_url)
+        call = self._client._prepare("GET", url, extra_headers=headers, **options)
         return Results(self._client, call, batch)
 
     def wait(
@@ -602,21 +568,22 @@ class Batches:
         on_poll: Callable[[MessageBatch], object] | None = None,
         **options: Any,
     ) -> MessageBatch:
-        """Poll until the batch has ended, and return it; through lost connections, 429, 5xx, and 404 for 30 s.
+        """Poll until the batch has ended, and return it.
 
-        ``poll_interval``: seconds between polls, 0 or more; else what the API asks for, kept within 1 to 60; else 5,
-        growing to 60.  ``timeout``: seconds for the whole wait, more than 0, or None.  Both are less than 2e6.
-        ``on_poll`` gets each batch that came.
+        It waits through lost connections, 429, 5xx, and 404 for 30 seconds.
 
-        Raises WaitTimeoutError, and APIStatusError for what waiting does not mend: 401, 403, a 404 that stays.
+        ``poll_interval``: seconds between polls, 0 or more; else what the API asks for,
+        kept within 1 to 60; else 5, growing to 60.  ``timeout``: seconds for the whole
+        wait, more than 0, or None.  Both are less than 2e6.  ``on_poll`` is called with
+        each batch that was received.
+
+        Raises WaitTimeoutError, and APIStatusError for what waiting does not mend: 401,
+        403, a 404 that stays.
         """
-        if poll_interval is not None and not (
-            isinstance(poll_interval, (int, float)) and 0 <= poll_interval < 2e6
-        ):
-            words = "poll_interval must be None, or 0 or more and less than 2e6 seconds"
-            raise InvalidRequestsError(f"{words}, not {poll_interval!r}")
-        elapsed, batch = _stopwatch(), None
+        _check_poll_interval(poll_interval)
+        elapsed = _stopwatch()
         end = _checked_timeout(timeout) or float("inf")
+        batch = None
         polls = self._polls(message_batch_id, poll_interval, end, **options)
         while elapsed() < end:
             outcome, delay = next(polls)
@@ -627,10 +594,8 @@ class Batches:
                 if batch.processing_status == "ended":
                     return batch
             time.sleep(max(0.0, min(delay, end - elapsed())))
-        raise WaitTimeoutError(
-            f"Batch {message_batch_id} has not ended within {end:g} s; it goes on",
-            batch=batch,
-        )
+        message = f"Batch {message_batch_id} has not ended within {end:g} s; it goes on"
+        raise WaitTimeoutError(message, batch=batch)
 
     def _polls(
         self,
@@ -639,28 +604,24 @@ class Batches:
         end: float = float("inf"),
         **options: Any,
     ) -> Iterator[tuple[MessageBatch | APIError, float]]:
-        """Yield what each poll gives, a batch or a failure to wait through, and the seconds until the next one.
+        """Yield the outcome of each poll and the seconds until the next one.
 
-        No read goes past ``end`` seconds.  Raises the other failures.
+        The outcome is a batch, or an error through which to wait; no read takes longer
+        than until ``end`` seconds from now.  Raises the other errors.
         """
         batches = self._client.with_options(max_retries=0).messages.batches
         elapsed = since_success = _stopwatch()
         grown = POLL_FIRST
+        longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
         outcome: Any
         while True:
-            timeout = min(
-                POLL_LONGEST, end - elapsed(), self._client.timeout or POLL_LONGEST
-            )
+            timeout = max(min(longest, end - elapsed()), 0.001)
             try:
-                outcome = batches.retrieve(
-                    batch_id, timeout=max(timeout, 0.001), **options
-                )
+                outcome = batches.retrieve(batch_id, timeout=timeout, **options)
                 since_success, headers = _stopwatch(), outcome._headers
             except APIError as error:
-                is_fresh = (
-                    isinstance(error, NotFoundError)
-                    and since_success() < NOT_FOUND_SECONDS
-                )
+                is_404 = isinstance(error, NotFoundError)
+                is_fresh = is_404 and since_success() < NOT_FOUND_SECONDS
                 if not is_fresh and not error._is_transient:
                     raise
                 outcome, headers = error, error.headers
@@ -668,14 +629,10 @@ class Batches:
             if interval is not None:
                 delay = interval
             elif asked is not None:
-                delay = min(max(asked, POLL_LEAST), POLL_LONGEST)
+                delay = min(max(asked, POLL_MIN), POLL_MAX)
             else:
-                delay, grown = grown, min(1.5 * grown, POLL_LONGEST)
+                delay, grown = grown, min(1.5 * grown, POLL_MAX)
             yield outcome, delay
-
-
-def _batch_path(batch_id: str) -> str:
-    return f"{_BATCHES}/{_segment('message_batch_id', batch_id)}"
 
 
 class Models:
@@ -685,10 +642,12 @@ class Models:
         self._client = client
 
     def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
-        """Return a model by its id or an alias.  Raises NotFoundError if there is none, ValueError for an empty id."""
-        return self._client._fetch(
-            ModelInfo, "GET", f"/v1/models/{_segment('model_id', model_id)}", **options
-        )
+        """Return a model by its id or an alias.
+
+        Raises NotFoundError if there is none, ValueError for an empty id.
+        """
+        path = f"/v1/models/{_segment('model_id', model_id)}"
+        return self._client._fetch(ModelInfo, "GET", path, **options)
 
     def list(
         self,
@@ -699,10 +658,11 @@ class Models:
         lifecycle: Sequence[str] | None = None,
         **options: Any,
     ) -> Page:
-        """List the models, newest first; return the first Page, which iterates over all of them.
+        """List the models, newest first.
 
-        after_id, before_id, limit: as for batches.  ``lifecycle``: of ``active``, ``deprecated`` and ``retired`` those
-        to list; by default all but the retired.
+        ``after_id``, ``before_id``, ``limit``: as for batches.  ``lifecycle``: which of
+        ``active``, ``deprecated`` and ``retired`` to list; by default all but the
+        retired.  Returns the first Page, which iterates over all of them.
         """
         query = {
             "after_id": after_id,
@@ -716,38 +676,45 @@ class Models:
 # ---- Objects -------------------------------------------------------------------------
 # What the API sends, as dataclasses; pages and results are iterators over them.
 
-# datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of fraction
+# datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of
+# fraction.
 _RFC_3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?"
 )
 
 
 def _parse_time(text: Any) -> datetime | None:
-    """Return an aware datetime, UTC where the text names no zone; None if it is no time."""
+    """Return an aware datetime, UTC if the text names no zone; None if it is no time."""
     try:
         day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
-        return datetime.fromisoformat(
-            f"{day}T{clock}.{(fraction or '')[:6]:0<6}{zone or '+00:00'}"
-        )
-    except (AttributeError, TypeError, ValueError):
+        fraction = f"{(fraction or '')[:6]:0<6}"
+        return datetime.fromisoformat(f"{day}T{clock}.{fraction}{zone or '+00:00'}")
+    except _NOT_A_TIME:
         return None
 
 
-# what makes a field's value, by the word in its annotation; each _Object adds itself
-_KINDS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
+_NOT_A_TIME = (AttributeError, TypeError, ValueError)
+
+# What makes the value of a field, by the word in its annotation.  Each _Object adds
+# itself.
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
 
 
-def _field(name: str, kind: Callable[[Any], Any]) -> property:
-    """Return a field whose JSON is a time, parsed at each read, or an object or a list of them, made at the first."""
+def _field(name: str, convert: Callable[[Any], Any]) -> property:
+    """Return a property for a field whose JSON is not its value.
+
+    A time is parsed at each read; an object, or a list of them, is made at the first.
+    """
 
     def read(obj: Any) -> Any:
         value = obj.__dict__.get(name)
-        if kind is _parse_time:  # the text stays, for to_dict()
+        # The text of a time is kept for to_dict().
+        if convert is _parse_time:
             return value if isinstance(value, datetime) else _parse_time(value)
         if type(value) is dict:
-            value = obj.__dict__[name] = kind(value)
+            value = obj.__dict__[name] = convert(value)
         elif type(value) is list:
-            value[:] = [kind(item) if type(item) is dict else item for item in value]
+            value[:] = [convert(item) if type(item) is dict else item for item in value]
         return value
 
     def write(obj: Any, value: Any) -> None:
@@ -757,30 +724,26 @@ def _field(name: str, kind: Callable[[Any], Any]) -> property:
 
 
 class _Object:
-    """A dataclass of its fields, or one that takes over the dict of its JSON as its __dict__: nothing is copied.
+    """A dataclass that may take over the dict of its JSON as its __dict__.
 
-    A declared field that is missing is None; one that this file has never heard of is an attribute all the same.
+    Nothing is copied.  A declared field that is missing is None; one that this file does
+    not know is an attribute all the same.
     """
 
     __slots__ = ("__dict__", "_headers")
 
     def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls
+        _CONVERTERS[cls.__name__] = cls
         dataclass(init=False, eq=False, repr=False)(cls)
-        for name, annotation in getattr(
-            cls, "__annotations__", {}
-        ).items():  # 3.8: none where none are declared
-            kinds = [
-                _KINDS[word]
-                for word in re.findall(r"\w+", str(annotation))
-                if word in _KINDS
-            ]
-            setattr(cls, name, _field(name, kinds[0]) if kinds else None)
+        # Python 3.8 has no __annotations__ where none are declared.
+        for name, annotation in getattr(cls, "__annotations__", {}).items():
+            names = re.findall(r"\w+", str(annotation))
+            converters = [_CONVERTERS[word] for word in names if word in _CONVERTERS]
+            setattr(cls, name, _field(name, converters[0]) if converters else None)
+        # A field in __dict__ would hide a method, but it does not hide a property.
         for name in dir(cls):
             method = getattr(cls, name)
-            if callable(method) and not name.startswith(
-                "_"
-            ):  # a field in __dict__ hides a method, but no property
+            if callable(method) and not name.startswith("_"):
                 setattr(cls, name, property(method.__get__, doc=method.__doc__))
 
     def __init__(
@@ -790,11 +753,12 @@ class _Object:
         /,
         **fields: Any,
     ) -> None:
-        self.__dict__, self._headers = taken or fields, headers
+        self.__dict__ = taken or fields
+        self._headers = headers
 
     @property
     def _request_id(self) -> str | None:
-        """The request id of the answer that this object is; None for an object inside one."""
+        """The request id of the response; None for an object inside one."""
         return self._headers.get("request-id")
 
     def to_dict(self) -> dict[str, Any]:
@@ -802,27 +766,25 @@ class _Object:
         return dict(json.loads(json.dumps(self, default=_jsonable)))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            self.to_dict() == other.to_dict()
-            if type(self) is type(other)
-            else NotImplemented
-        )
+        if type(self) is not type(other):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
 
     def __repr__(self) -> str:
-        names = [
-            name for name in type(self).__dataclass_fields__ if name in self.__dict__
-        ]  # type: ignore[attr-defined]
-        shown = {
-            **self.__dict__,
-            **{name: getattr(self, name) for name in names},
-        }  # as they are read
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        declared = type(self).__dataclass_fields__  # type: ignore[attr-defined]
+        # A declared field is shown as it is read, another one as it came.
+        shown = dict(self.__dict__)
+        for name in declared:
+            if name in shown:
+                shown[name] = getattr(self, name)
+        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{type(self).__name__}({fields})"
 
 
 class OpenObject(_Object):
-    """An object whose fields this file does not declare: one that is missing is None, whatever its name.
+    """An object whose fields this file does not declare: a missing one is None.
 
-    In an answer, an object inside one is another of these.
+    In a response, an object inside one is another of these.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -831,13 +793,16 @@ class OpenObject(_Object):
         return None
 
 
-_KINDS["OpenObject"] = lambda fields: json.loads(
-    json.dumps(fields, default=_jsonable), object_hook=OpenObject
-)
+def _open_object(fields: dict[str, Any]) -> Any:
+    text = json.dumps(fields, default=_jsonable)
+    return json.loads(text, object_hook=OpenObject)
+
+
+_CONVERTERS["OpenObject"] = _open_object
 
 
 class MessageBatchRequestCounts(_Object):
-    """How many requests of a batch are where; the sum is always the number of requests."""
+    """How many requests of a batch are where; their sum is the number of requests."""
 
     processing: int | None
     succeeded: int | None
@@ -847,7 +812,11 @@ class MessageBatchRequestCounts(_Object):
 
 
 class MessageBatch(_Object):
-    """A batch.  ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``, when it has results."""
+    """A batch.
+
+    ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``: then it has
+    results.
+    """
 
     id: str
     type: str | None
@@ -861,15 +830,27 @@ class MessageBatch(_Object):
     results_url: str | None
 
 
+def _size(batch: MessageBatch) -> int | None:
+    """Return how many requests a batch has, None if it does not tell."""
+    counts = batch.request_counts
+    if not isinstance(counts, MessageBatchRequestCounts):
+        return None
+    numbers = [count for count in counts.__dict__.values() if isinstance(count, int)]
+    return sum(numbers) or None
+
+
 class DeletedMessageBatch(_Object):
-    """The answer to a delete."""
+    """The response to a delete."""
 
     id: str | None
     type: str | None
 
 
 class ErrorResponse(_Object):
-    """The error of an errored row.  It nests: ``error.error`` has the API's type, message and details."""
+    """The error of an errored row.
+
+    It is nested: ``error.error`` has the API's type, message and details.
+    """
 
     type: str | None
     error: ErrorResponse | None
@@ -879,7 +860,10 @@ class ErrorResponse(_Object):
 
 
 class ContentBlock(_Object):
-    """A block of a message.  ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use."""
+    """A block of a message.
+
+    ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use.
+    """
 
     type: str | None
     citations: list[OpenObject] | None
@@ -903,7 +887,7 @@ class Usage(_Object):
 
 
 class Message(_Object):
-    """The model's answer to one request."""
+    """The model's response to one request."""
 
     id: str | None
     type: str | None
@@ -919,7 +903,11 @@ class Message(_Object):
 
 
 class MessageBatchResult(_Object):
-    """What became of a request: ``succeeded`` has a message, ``errored`` an error; else ``canceled``, ``expired``."""
+    """What became of a request.
+
+    ``succeeded`` has a message, ``errored`` an error; else it is ``canceled`` or
+    ``expired``.
+    """
 
     type: str | None
     message: Message | None
@@ -927,14 +915,14 @@ class MessageBatchResult(_Object):
 
 
 class MessageBatchIndividualResponse(_Object):
-    """A row of results.  Rows come in any order: ``custom_id`` tells whose it is."""
+    """A row of results.  Rows come in any order: ``custom_id`` names the request."""
 
     custom_id: str
     result: MessageBatchResult
 
 
 class MessageTokensCount(_Object):
-    """The answer of count_tokens."""
+    """The response of count_tokens."""
 
     input_tokens: int
 
@@ -955,36 +943,26 @@ class ModelInfo(_Object):
     capabilities: OpenObject | None
 
 
-# The SDK's names for what goes into create: dicts at run time there, too.
+# The SDK's names for what goes into create; its types, too, are dicts at run time.
 Request = MessageCreateParamsNonStreaming = dict
 
 
-def _size(batch: MessageBatch) -> int | None:
-    """Return how many requests a batch has, None where it does not tell."""
-    counts = batch.request_counts
-    values = (
-        counts.__dict__.values()
-        if isinstance(counts, MessageBatchRequestCounts)
-        else ()
-    )
-    return sum(count for count in values if isinstance(count, int)) or None
-
-
 class Page(_Object):
-    """A page of a list.  Iterating it gives its objects and those of all pages after it, each fetched when reached.
+    """A page of a list.
 
-    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the query parameters that gave
-    this page; ``fetch`` returns the Page for other ones.
+    Iterating it gives its objects and those of all pages after it; each page is fetched
+    when it is reached.
+
+    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the
+    query parameters that gave this page; ``fetch`` returns the Page for other ones.
     """
 
     data: list[Any]
     has_more: bool | None
     first_id: str | None
     last_id: str | None
-    __slots__ = (
-        "_queries",
-        "_fetch",
-    )  # the queries of the pages so far, this one's last
+    # _queries: those of the pages so far, the one of this page last.
+    __slots__ = ("_fetch", "_queries")
 
     def __init__(
         self,
@@ -994,45 +972,52 @@ class Page(_Object):
         **fields: Any,
     ) -> None:
         super().__init__(*taken, **fields)
-        self._queries, self._fetch = [dict(params or {})], fetch
+        self._queries = [dict(params or {})]
+        self._fetch = fetch
 
     def next_page_info(self) -> OpenObject | None:
-        """Return an object whose ``params`` lead on, in the direction that was asked for; None without a cursor."""
-        goes_back = self._queries[-1].get("before_id")
-        name, cursor = (
-            ("before_id", self.first_id) if goes_back else ("after_id", self.last_id)
-        )
+        """Return an object whose ``params`` ask for the next page; None without a cursor.
+
+        The direction stays the one that was asked for.
+        """
+        if self._queries[-1].get("before_id"):
+            name, cursor = "before_id", self.first_id
+        else:
+            name, cursor = "after_id", self.last_id
         return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
-        """Tell whether to go on: not after ``has_more: false``, an empty page, or one without a cursor."""
-        return (
-            self.has_more is not False
-            and bool(self.data)
-            and self.next_page_info() is not None
-        )
+        """Tell whether there is a next page.
+
+        There is none after ``has_more: false``, an empty page, or one without a cursor.
+        """
+        if self.has_more is False or not self.data:
+            return False
+        return self.next_page_info() is not None
 
     def get_next_page(self) -> Page:
         """Fetch the next page.
 
-        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that came before.
+        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that
+        came before.
         """
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
-            raise RuntimeError(
-                "No next page: ask has_next_page() before get_next_page()"
-            )
+            message = "No next page: ask has_next_page() before get_next_page()"
+            raise RuntimeError(message)
         query = {**self._queries[-1], **info.params}
         if query in self._queries:
-            raise APIResponseValidationError(
-                f"The list goes in circles: {info.params} came before"
-            )
+            message = f"The list goes in circles: {info.params} came before"
+            raise APIResponseValidationError(message)
         page: Page = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
 
     def iter_pages(self) -> Iterator[Page]:
-        """Yield this page and all after it, each fetched when it is reached; raises as get_next_page()."""
+        """Yield this page and all after it, each fetched when it is reached.
+
+        Raises APIResponseValidationError for a cursor that came before.
+        """
         page = self
         yield page
         while page.has_next_page():
@@ -1047,19 +1032,19 @@ class Page(_Object):
 class Results:
     """The rows of a batch, an iterator of MessageBatchIndividualResponse.
 
-    It holds a connection until its end: close() it, or use ``with``, to stop before.  An error comes again at each try
-    to go on, so that short results never look whole.
+    It holds a connection until its end: close() it, or use ``with``, to stop before.  An
+    error is raised again at each attempt to go on, so that incomplete results never look
+    whole.
     """
 
-    _error: AnthropicError | None = None  # how the iteration ended
+    # How the iteration ended.
+    _error: AnthropicError | None = None
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
-        self._client, self._call, self._batch_id, self._expected = (
-            client,
-            call,
-            batch.id,
-            _size(batch),
-        )
+        self._client = client
+        self._call = call
+        self._batch_id = batch.id
+        self._expected = _size(batch)
         self._response = client._send(call, lambda response: response)
         self._objects = self._responses()
 
@@ -1068,20 +1053,21 @@ class Results:
         try:
             for _, row in self._rows(seen):
                 yield MessageBatchIndividualResponse(row)
-        except GeneratorExit:  # of close()
+        except GeneratorExit:
+            # close() ends the generator so.
             raise
-        except (
-            BaseException
-        ) as error:  # an interrupt, too: what comes after it must not look like the end
-            self._error = (
-                error
-                if isinstance(error, AnthropicError)
-                else self._incomplete(error, len(seen))
-            )
+        except BaseException as error:
+            # After an interrupt, too, what is left must not look like the end.
+            if isinstance(error, AnthropicError):
+                self._error = error
+            else:
+                self._error = self._incomplete(error, len(seen))
             raise
 
     def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line, with its newline, and JSON of each row whose custom_id is not in ``seen``, and add it there."""
+        """Yield line, with its newline, and JSON of each row whose custom_id is not in
+        ``seen``, and add it there.
+        """
         try:
             while True:
                 try:
@@ -1093,49 +1079,50 @@ class Results:
             self._response.close()
 
     def _new_rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield the new ones of one answer.  Raises APIConnectionError where it ends before the last one."""
+        """Yield the new rows of one response.
+
+        Raises APIConnectionError if it ends before the last row.
+        """
         for line in _lines(self._call.blocks(self._response)):
-            if not line.isspace():
-                row = self._decode(line, len(seen))
-                if row["custom_id"] not in seen:
-                    seen.add(row["custom_id"])
-                    self._call.failures = 0
-                    yield line if line.endswith(b"\n") else line + b"\n", row
-        expected = self._expected or max(
-            len(seen), 1
-        )  # a batch that tells no counts has at least one
+            if line.isspace():
+                continue
+            row = self._decode(line, len(seen))
+            if row["custom_id"] not in seen:
+                seen.add(row["custom_id"])
+                self._call.failures = 0
+                yield line if line.endswith(b"\n") else line + b"\n", row
+        # A batch that tells no counts has at least one request.
+        expected = self._expected or max(len(seen), 1)
         if len(seen) > expected:
-            raise APIResponseValidationError(
+            message = (
                 f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests"
             )
+            raise APIResponseValidationError(message)
         if len(seen) < expected:
             raise APIConnectionError(f"The results ended early ({self._call})")
 
     def _decode(self, line: bytes, received: int) -> dict[str, Any]:
         try:
             text = line.decode().strip()
-            row, end = _decoder.raw_decode(
-                text
-            )  # decode() would search for white space twice
-            if (
-                end == len(text)
-                and isinstance(row, dict)
-                and isinstance(row.get("custom_id"), str)
-            ):
-                return row
-        except (ValueError, RecursionError):
+            # decode() would search for white space twice.
+            row, end = _decoder.raw_decode(text)
+            is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
+            if is_row and end == len(text):
+                return row  # type: ignore[no-any-return]
+        except _NOT_JSON:
             if not line.endswith(b"\n"):
-                raise APIConnectionError(
-                    f"The results ended inside a row ({self._call})"
-                ) from None
-        words = f"a row of {len(line)} bytes, after {received} good ones, is not JSON with a custom_id"
-        raise APIResponseValidationError(f"Batch {self._batch_id}: {words}")
+                message = f"The results ended inside a row ({self._call})"
+                raise APIConnectionError(message) from None
+        raise APIResponseValidationError(
+            f"Batch {self._batch_id}: a row of {len(line)} bytes, after {received} good "
+            "ones, is not JSON with a custom_id"
+        )
 
     def _reopen(self, lost: APIError, received: int) -> None:
-        """Open the results again.  Raises IncompleteResultsError where that does not help."""
+        """Open the results again.  Raises IncompleteResultsError if that does not help."""
         self._response.close()
         try:
-            if not self._client._pause(self._call, lost):
+            if not self._client._may_retry(self._call, lost):
                 raise lost
             self._response = self._client._send(
                 self._call, lambda response: response, _FINAL
@@ -1146,9 +1133,10 @@ class Results:
     def _incomplete(
         self, error: BaseException, received: int
     ) -> IncompleteResultsError:
-        words = f"{received} of {self._expected or '?'} rows came; then: {str(error) or type(error).__name__}"
+        cause = str(error) or type(error).__name__
+        expected = self._expected or "?"
         return IncompleteResultsError(
-            f"Batch {self._batch_id}: {words}",
+            f"Batch {self._batch_id}: {received} of {expected} rows came; then: {cause}",
             expected=self._expected,
             received=received,
         )
@@ -1156,7 +1144,8 @@ class Results:
     def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
         if self._error:
             raise self._error
-        return self._objects  # not self: a generator is faster
+        # It returns the generator and not itself, because that is faster.
+        return self._objects
 
     def __next__(self) -> MessageBatchIndividualResponse:
         return next(iter(self))
@@ -1166,7 +1155,7 @@ class Results:
         self._objects.close()
         self._response.close()
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -1176,9 +1165,11 @@ class Results:
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines with their newlines, at a cost linear in their length.
 
-    They end at \\n alone, as BytesIO has it: str.splitlines() would split at U+2028, too, legal inside a JSON string.
+    They end at \\n alone, as those of BytesIO do.  str.splitlines() would split at
+    U+2028, too, which is legal inside a JSON string.
     """
-    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
+    # The pieces of a line whose end has not come yet.
+    begun: list[bytes] = []
     for block in blocks:
         for piece in io.BytesIO(block):
             begun.append(piece)
@@ -1189,20 +1180,25 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(begun)
 
 
-def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
-    """Yield the JSON of each line; blank lines, CRLF and a missing last newline are forgiven.
+# What decoding a line, and json.loads, raise for bytes that are not JSON.
+_NOT_JSON = (ValueError, RecursionError)
 
-    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
-    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.  Source: https://jsonlines.org
+
+def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the JSON of each line.
+
+    Blank lines, CRLF and a missing last newline are allowed.  ``blocks``: bytes, cut
+    anywhere: those of a download, or a file opened in binary mode.
+    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.
+    Source: https://jsonlines.org
     """
     for number, line in enumerate(_lines(blocks), 1):
         if not line.isspace():
             try:
                 yield json.loads(line.decode())
-            except (ValueError, RecursionError) as error:
-                raise APIResponseValidationError(
-                    f"line {number} is not JSON: {error}"
-                ) from None
+            except _NOT_JSON as error:
+                message = f"line {number} is not JSON: {error}"
+                raise APIResponseValidationError(message) from None
 
 
 # ---- Errors --------------------------------------------------------------------------
@@ -1210,7 +1206,10 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
 
 
 class AnthropicError(Exception):
-    """The root of all errors that this module raises.  ``fields`` are the attributes that the class declares."""
+    """The base class of all errors of this file.
+
+    ``fields`` are the attributes that the class declares.
+    """
 
     def __init__(self, message: str = "", **fields: Any) -> None:
         super().__init__(message)
@@ -1218,31 +1217,40 @@ class AnthropicError(Exception):
 
 
 class InvalidRequestsError(AnthropicError, ValueError):
-    """An argument breaks a rule; nothing was sent.  A create names the request's index and custom_id."""
+    """An argument breaks a rule; nothing was sent.
+
+    The error of a create names the request's index and custom_id.
+    """
 
 
 class WaitTimeoutError(AnthropicError, TimeoutError):
-    """The batch did not end in time; it goes on.  ``batch``: as last seen, None if no poll came through."""
+    """The batch did not end in time; it goes on.
+
+    ``batch``: as it was last seen; None if no poll succeeded.
+    """
 
     batch: MessageBatch | None = None
 
 
 class APIError(AnthropicError):
-    """A request failed.  What the answer did not tell, or no answer came to tell, is None.
+    """A request failed.  An attribute that no response told is None.
 
-    ``type``: the API's word for it; ``body``: the answer's JSON, or its text; ``headers``: by names in lower case.
+    ``type``: the API's name of the error; ``body``: the response's JSON, or its text;
+    ``headers``: by names in lower case.
     """
 
     status_code: int | None = None
     request_id: str | None = None
     type: str | None = None
     body: object = None
-    headers: Mapping[str, str] = {}
-    _is_transient = False  # the same request may succeed later: all that the SDK retries, but certificates
-    _is_api_form = (
-        False  # the API's own error body: the answer is not of something on the way
-    )
-    _is_refused = False  # the API, or a gateway before it, said that it made no batch
+    headers: Mapping[str, str] = MappingProxyType({})
+    # The same request may succeed later.  That is all that the SDK retries, except for
+    # certificates.
+    _is_transient = False
+    # The body is an error of the API, not of something between it and this client.
+    _is_api_form = False
+    # The API, or a gateway before it, said that it made no batch.
+    _is_refused = False
 
     @property
     def message(self) -> str:
@@ -1251,7 +1259,7 @@ class APIError(AnthropicError):
 
 
 class APIConnectionError(APIError):
-    """No answer came, or one that is torn or not the API's."""
+    """No response came, or one that is not whole or not the API's."""
 
     _is_transient = True
 
@@ -1261,22 +1269,30 @@ class APITimeoutError(APIConnectionError):
 
 
 class IncompleteResultsError(APIConnectionError):
-    """Of ``expected`` rows (None: the batch told no counts) ``received`` came, and no retry helped."""
+    """Of ``expected`` rows ``received`` came, and no retry helped.
+
+    ``expected`` is None if the batch told no counts.
+    """
 
     expected: int | None = None
     received: int = 0
 
 
 class APIResponseValidationError(APIError):
-    """An answer breaks the API's own rules: a row of results that is not JSON, a list that goes in circles."""
+    """A response breaks the API's own rules.
+
+    For instance a row of results that is not JSON, or a list that goes in circles.
+    """
 
 
 class BatchMayExistError(APIError):
-    """The whole body of a create went out, and no answer says what came of it: the batch may exist, and be billed.
+    """The whole body of a create was sent, and no response says whether it made a batch.
 
-    ``request_count`` requests were sent at ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of
-    that size, or of none told, made since a minute before that; None if the look for them failed.  An empty list
-    proves nothing: a body that something on the way holds back makes its batch later.  The cause is chained.
+    The batch may exist, and be billed.  ``request_count`` requests were sent at
+    ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of that size,
+    or that tell none, made since a minute before that; None if the search failed.  An
+    empty list proves nothing: if a proxy holds the body back, the batch is made later.
+    The cause is chained.
     """
 
     request_count: int = 0
@@ -1285,8 +1301,9 @@ class BatchMayExistError(APIError):
 
 
 class APIStatusError(APIError):
-    """The answer's status is not 2xx.  ``type``, ``api_message``, ``details`` and ``error_code`` are the API's.
+    """The status of the response is not 2xx.
 
+    ``type``, ``api_message``, ``details`` and ``error_code`` are the API's.
     Source: API reference, Errors.
     """
 
@@ -1294,13 +1311,13 @@ class APIStatusError(APIError):
     api_message: str | None = None
     details: Any = None
     error_code: str | None = None
-    _by_status: dict[int, type[APIStatusError]] = {}
+    _by_status: ClassVar[dict[int, type[APIStatusError]]] = {}
 
-    def __init_subclass__(
-        cls, status: int | None = None
-    ) -> None:  # None: a class of the caller's own
+    def __init_subclass__(cls, status: int | None = None) -> None:
+        # A class of the caller's own has no status.
         if status:
-            cls.status_code, cls._by_status[status] = status, cls
+            cls.status_code = status
+            cls._by_status[status] = cls
 
 
 class BadRequestError(APIStatusError, status=400):
@@ -1312,7 +1329,7 @@ class AuthenticationError(APIStatusError, status=401):
 
 
 class PaymentRequiredError(APIStatusError, status=402):
-    """Billing keeps the API from it."""
+    """A problem with billing or payment."""
 
 
 class PermissionDeniedError(APIStatusError, status=403):
@@ -1328,7 +1345,7 @@ class RequestTimeoutError(APIStatusError, status=408):
 
 
 class ConflictError(APIStatusError, status=409):
-    """Something else is changing the same thing."""
+    """Another request is changing the same object."""
 
 
 class ContentTooLargeError(APIStatusError, status=413):
@@ -1336,7 +1353,7 @@ class ContentTooLargeError(APIStatusError, status=413):
 
 
 class UnprocessableEntityError(APIStatusError, status=422):
-    """The request is well formed, but cannot be done."""
+    """The request is well formed, but cannot be processed."""
 
 
 class RateLimitError(APIStatusError, status=429):
@@ -1344,126 +1361,224 @@ class RateLimitError(APIStatusError, status=429):
 
 
 class InternalServerError(APIStatusError, status=500):
-    """500 and above: the server failed."""
+    """The server failed: 500 and above."""
 
 
 class ServiceUnavailableError(InternalServerError, status=503):
-    """The API is not there at the moment."""
+    """The API is not available at the moment."""
 
 
 class GatewayTimeoutError(InternalServerError, status=504):
-    """Something behind the gateway took too long."""
+    """A server behind the gateway took too long."""
 
 
 class OverloadedError(InternalServerError, status=529):
-    """The API has too much to do."""
+    """The API has too many requests at the moment."""
 
 
-_FINAL = (
-    AuthenticationError,
-    PermissionDeniedError,
-    NotFoundError,
-)  # what no retry of a download mends
+# What no retry of a download mends.
+_FINAL = (AuthenticationError, PermissionDeniedError, NotFoundError)
 
 
 # ---- Requests ------------------------------------------------------------------------
-# Arguments are checked and encoded here, before anything is sent.  The body of a create is
-# spooled, and the rule whether it may be sent again stands beside it.
+# Arguments are checked and encoded here, before anything is sent.  The body of a create
+# is spooled into a temporary file, and the rule for its retries stands beside it.
 
-_PATH_SAFE = "!$&'()*+,;=:@"  # what the SDK leaves as it is in a segment of a path
-
-
-def _segment(name: str, value: str) -> str:
-    """Return an id as a segment of a path.  Raises InvalidRequestsError where it is empty, or climbs."""
-    if not value:
-        raise InvalidRequestsError(
-            f"Expected a non-empty value for `{name}` but received {value!r}"
-        )
-    text = str(value)
-    is_half = re.search("[\ud800-\udfff]", text)  # of a surrogate pair
-    if is_half or text.partition(";")[0] in (
-        "",
-        ".",
-        "..",
-    ):  # some servers drop ";" and what follows
-        raise InvalidRequestsError(
-            f"`{name}` must not be {value!r}, which is no segment of a path"
-        )
-    return urllib.parse.quote(text, safe=_PATH_SAFE)
-
-
-def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of a query parameter as the SDK writes them: None is dropped, a list repeated as ``name[]``."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _query_pairs(f"{name}[{key}]", item)
-    elif isinstance(value, (Sequence, Set, ValuesView)) and not isinstance(
-        value, (str, bytes, bytearray)
-    ):
-        for item in value:
-            yield from _query_pairs(f"{name}[]", item)
-    elif value is not None:
-        yield name, str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_ORIGIN = re.compile(
+# What the SDK leaves as it is in a segment of a path.
+_PATH_SAFE = "!$&'()*+,;=:@"
+# A header with one of these names is a secret: it stays out of messages.
+_SECRET_HEADERS = ("authorization", "x-api-key")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BASE_URL = re.compile(
     r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?"
 )
 
 
-def _checked_base_url(url: Any) -> str:
-    """Return base_url without its last slash.  Raises InvalidRequestsError where no key should go there."""
-    try:
-        is_good = _ORIGIN.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
-    except (TypeError, ValueError):  # no text; a port above 65,535
-        is_good = False
-    if not is_good:  # it is not shown: it may hold a password
-        raise InvalidRequestsError(
-            "base_url must be http(s)://host[:port][/path], without user:password, in ASCII"
-        )
-    scheme, _, rest = str(url).rstrip("/").partition("://")
-    return f"{scheme.lower()}://{rest}"  # behind a proxy, http.client would read another Host out of HTTP://
+def _credentials(
+    api_key: str | None, auth_token: str | None
+) -> tuple[str | None, str | None]:
+    """Return api_key and auth_token, one of them from the environment if none is given.
+
+    Raises InvalidRequestsError if both are given.
+    """
+    if api_key is not None and auth_token is not None:
+        raise InvalidRequestsError("Give api_key or auth_token, not both")
+    if api_key is None and auth_token is None:
+        api_key = os.environ.get("ANTHROPIC_API_KEY", "").strip() or None
+        auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN")
+    return api_key and api_key.strip(), auth_token and auth_token.strip()
 
 
-def _at_origin(base_url: str, url: str) -> str:
-    """Return a results_url at base_url's origin: behind a gateway it may name a host that must not get the key."""
-    try:
-        base, parts = urllib.parse.urlsplit(base_url), urllib.parse.urlsplit(url)
-        path = "/" + parts.path.lstrip("/") + ("?" + parts.query if parts.query else "")
-        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
-    except ValueError:
-        raise APIResponseValidationError("The batch's results_url is no URL") from None
-    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
-        path = base.path + path
-    return f"{base.scheme}://{base.netloc}{path}"
-
-
-def _checked_timeout(seconds: float | None) -> float | None:
-    if seconds is None or (
-        isinstance(seconds, (int, float)) and 0 < seconds < 2e6
-    ):  # poll() has 31 bits of ms
-        return seconds
-    raise InvalidRequestsError(
-        f"timeout must be None, or more than 0 and less than 2e6 seconds, not {seconds!r}"
-    )
+def _environment_headers() -> dict[str, str | None]:
+    """Return the headers of ANTHROPIC_CUSTOM_HEADERS, names in lower case."""
+    headers: dict[str, str | None] = {}
+    for line in os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip().lower()] = value.strip()
+    return headers
 
 
 def _lower(headers: Headers | None) -> dict[str, str | None]:
     return {name.lower(): value for name, value in (headers or {}).items()}
 
 
+def _own_headers(method: str, body: Any) -> dict[str, str | None]:
+    """Return the headers that every request has."""
+    headers: dict[str, str | None] = {
+        "accept": "application/json",
+        "user-agent": USER_AGENT,
+        "anthropic-version": API_VERSION,
+    }
+    if method != "GET":
+        headers["content-type"] = "application/json"
+    if isinstance(body, _Body):
+        headers["content-length"] = str(body.size)
+    return headers
+
+
+def _encode_header(name: str, value: Any) -> str:
+    """Return a header's value as http.client takes it, which sends Latin-1.
+
+    On the wire it is UTF-8, as from the SDK.  Raises InvalidRequestsError for what cannot
+    be sent: http.client's own error would show the value, and so the key.
+    """
+    text = str(value)
+    is_legal = _HEADER_NAME.fullmatch(name) and text.replace("\t", " ").isprintable()
+    if not is_legal or (name in _SECRET_HEADERS and not text.isascii()):
+        raise InvalidRequestsError(
+            f"The header {name!r} (its value is not shown) has an illegal character"
+        )
+    return text.encode().decode("latin-1")
+
+
+def _batch_path(batch_id: str) -> str:
+    return f"{_BATCHES}/{_segment('message_batch_id', batch_id)}"
+
+
+def _segment(name: str, value: str) -> str:
+    """Return an id as a segment of a path.
+
+    Raises InvalidRequestsError if it is empty, or leads to another path.
+    """
+    if not value:
+        message = f"Expected a non-empty value for `{name}` but received {value!r}"
+        raise InvalidRequestsError(message)
+    text = str(value)
+    has_surrogate = re.search("[\ud800-\udfff]", text)
+    # Some servers drop ";" and what follows.
+    if has_surrogate or text.partition(";")[0] in ("", ".", ".."):
+        message = f"`{name}` must not be {value!r}, which is no segment of a path"
+        raise InvalidRequestsError(message)
+    return urllib.parse.quote(text, safe=_PATH_SAFE)
+
+
+def _with_query(url: str, params: Mapping[str, Any]) -> str:
+    """Return a URL with query parameters added, written as the SDK writes them."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        pairs += _query_pairs(name, value)
+    if not pairs:
+        return url
+    query = urllib.parse.urlencode(
+        pairs, quote_via=urllib.parse.quote, errors="surrogatepass"
+    )
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of a parameter: None is left out, a list repeated as ``name[]``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _query_pairs(f"{name}[{key}]", item)
+    elif isinstance(value, (str, bytes, bytearray)):
+        yield name, str(value)
+    elif isinstance(value, (Sequence, AbstractSet, ValuesView)):
+        for item in value:
+            yield from _query_pairs(f"{name}[]", item)
+    elif value is not None:
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _checked_base_url(url: Any) -> str:
+    """Return base_url without its last slash.
+
+    Raises InvalidRequestsError for one to which no key should go.
+    """
+    try:
+        is_legal = _BASE_URL.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
+    except _NOT_A_URL:
+        is_legal = False
+    if not is_legal:
+        # It is not shown, because it may hold a password.
+        raise InvalidRequestsError(
+            "base_url must be http(s)://host[:port][/path], without user:password, "
+            "in ASCII"
+        )
+    # Behind a proxy, http.client would take another Host from HTTP:// in upper case.
+    scheme, _, rest = str(url).rstrip("/").partition("://")
+    return f"{scheme.lower()}://{rest}"
+
+
+# What _BASE_URL and urlsplit raise for what is no text, and for a port above 65,535.
+_NOT_A_URL = (TypeError, ValueError)
+
+
+def _at_origin(base_url: str, url: str) -> str:
+    """Return a results_url at the origin of base_url.
+
+    Behind a gateway it may name another host, which must not get the key.
+    """
+    try:
+        base = urllib.parse.urlsplit(base_url)
+        parts = urllib.parse.urlsplit(url)
+        path = "/" + parts.path.lstrip("/")
+        if parts.query:
+            path += "?" + parts.query
+        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
+    except ValueError:
+        message = "The batch's results_url is not a URL"
+        raise APIResponseValidationError(message) from None
+    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
+        path = base.path + path
+    return f"{base.scheme}://{base.netloc}{path}"
+
+
+def _checked_timeout(seconds: float | None) -> float | None:
+    # poll() counts milliseconds in 31 bits.
+    if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):
+        return seconds
+    raise InvalidRequestsError(
+        "timeout must be None, or more than 0 and less than 2e6 seconds, "
+        f"not {seconds!r}"
+    )
+
+
+def _check_poll_interval(seconds: float | None) -> None:
+    if seconds is None or (isinstance(seconds, (int, float)) and 0 <= seconds < 2e6):
+        return
+    raise InvalidRequestsError(
+        "poll_interval must be None, or 0 or more and less than 2e6 seconds, "
+        f"not {seconds!r}"
+    )
+
+
 def _jsonable(value: Any) -> Any:
-    """Return what the SDK sends for a value that json does not know.  Raises TypeError where it sends none."""
+    """Return what the SDK sends for a value that json does not know.
+
+    Raises TypeError if it sends none.
+    """
     if isinstance(value, _Object):
         return value.__dict__
-    if isinstance(value, date):  # or a datetime
+    # A datetime is a date, too.
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
-    is_list = isinstance(value, (Sequence, Set, Iterator, ValuesView))
-    if is_list and not isinstance(
-        value, (bytes, bytearray, memoryview, io.IOBase)
-    ):  # nor a file, whose lines it has
+    # A file is an iterator of its lines, but to send those is never meant.
+    is_raw = isinstance(value, (bytes, bytearray, memoryview, io.IOBase))
+    is_list = isinstance(value, (Sequence, AbstractSet, Iterator, ValuesView))
+    if is_list and not is_raw:
         return list(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
@@ -1475,35 +1590,38 @@ _encoder = json.JSONEncoder(
 
 
 def _encode_json(value: Any) -> bytes:
-    """Return compact UTF-8 JSON.  Raises InvalidRequestsError with the reason where there is none."""
+    """Return compact UTF-8 JSON.
+
+    Raises InvalidRequestsError with the reason if there is none; a lone surrogate is one,
+    because the API refuses it.
+    """
     try:
         return _encoder.encode(value).encode()
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:  # half a surrogate pair, too, which the API refuses
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestsError(f"it is not JSON: {error}") from None
 
 
 def _encode_request(request: Any, seen: set[str]) -> bytes:
-    """Return a request as it is sent, and add its custom_id to ``seen``.  Raises ValueError with the broken rule."""
+    """Return a request as it is sent, and add its custom_id to ``seen``.
+
+    Raises ValueError with the rule that it breaks.
+    """
     if not isinstance(request, Mapping):
-        raise ValueError("a request must be an object with custom_id and params")
+        message = "a request must be an object with custom_id and params"
+        raise InvalidRequestsError(message)
     custom_id = request.get("custom_id")
     if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id):
-        raise ValueError(
-            "custom_id must be 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
-        )
+        message = "custom_id must be 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
+        raise InvalidRequestsError(message)
     if custom_id in seen:
-        raise ValueError("custom_id must be unique, and this one came before")
+        message = "custom_id must be unique, and this one came before"
+        raise InvalidRequestsError(message)
     if not isinstance(request.get("params"), Mapping):
-        raise ValueError("params must be an object")
+        raise InvalidRequestsError("params must be an object")
     others = set(request) - {"custom_id", "params"}
     if others:
-        raise ValueError(
-            f"no key but custom_id and params is allowed, and it has {others.pop()!r}"
-        )
+        message = f"no key but custom_id and params is allowed: {others.pop()!r}"
+        raise InvalidRequestsError(message)
     encoded = _encode_json(request)
     seen.add(custom_id)
     return encoded
@@ -1511,66 +1629,78 @@ def _encode_request(request: Any, seen: set[str]) -> bytes:
 
 @contextlib.contextmanager
 def _spooling() -> Iterator[None]:
-    """Tell what the temporary file cannot take as an error that names its folder and TMPDIR."""
+    """Turn an OSError of the temporary file into one that names its folder and TMPDIR."""
     try:
         yield
     except OSError as error:
         folder = tempfile.tempdir or "any folder for temporary files"
-        advice = "set TMPDIR to a folder that takes all requests"
         raise AnthropicError(
-            f"No room for the requests in {folder}: {error}; {advice}"
+            f"No room for the requests in {folder}: {error}; "
+            "set TMPDIR to a folder that takes all requests"
         ) from error
 
 
 class _Body:
-    """The body of a create: checked and encoded once into a temporary file, sent from there as often as it takes.
+    """The body of a create: checked and encoded once, sent as often as it takes.
 
-    ``is_sent`` tells whether the last byte was, or may have been, handed over in this try: only then a batch may exist.
-    ``elapsed()``: seconds since the last iteration began.  ``before_last_block`` is called when all but the last block
-    has been sent.
+    ``is_sent``: whether the last byte was, or may have been, handed over in this attempt;
+    only then a batch may exist.  ``elapsed()``: seconds since the last iteration began.
+    ``before_last_block`` is called when all but the last block has been sent.
     """
 
     def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
         self._before_last_block = before_last_block
-        self.count, self.size, self.is_sent, self.elapsed = 0, 0, False, _stopwatch()
-        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
+        self.count = 0
+        self.size = 0
+        self.is_sent = False
+        self.elapsed = _stopwatch()
 
-    def spool(self, requests: Iterable[Any], extra: Mapping[str, Any] | None) -> None:
-        """Check the requests and write the body to the file.  Raises InvalidRequestsError."""
+    def spool(
+        self, requests: Iterable[Any], extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Check the requests and write the body to the file.
+
+        Raises InvalidRequestsError with index and custom_id.
+        """
         if extra and "requests" in extra:
-            raise InvalidRequestsError(
-                "extra_body must not hold requests: give them as requests"
-            )
+            message = "extra_body must not hold requests: give them as requests"
+            raise InvalidRequestsError(message)
         if not hasattr(requests, "__iter__"):
-            raise InvalidRequestsError(
+            message = (
                 "requests must be an iterable of objects with custom_id and params"
             )
+            raise InvalidRequestsError(message)
+        tail = b"]}"
+        if extra:
+            tail = b"]," + _encode_json(extra)[1:]
         seen: set[str] = set()
-        tail = b"]," + _encode_json(extra)[1:] if extra else b"]}"
         self._write(b'{"requests":[')
         for index, request in enumerate(requests):
             try:
                 encoded = _encode_request(request, seen)
-                if index >= MAX_BATCH_REQUESTS:
-                    raise ValueError(
-                        f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
-                    )
-                if self.size + len(encoded) + (index > 0) + len(tail) > MAX_BATCH_BYTES:
-                    raise ValueError(
-                        f"with this request the batch has more than {MAX_BATCH_BYTES:,} bytes"
-                    )
+                if index:
+                    encoded = b"," + encoded
+                self._check_limits(index, len(encoded) + len(tail))
             except ValueError as error:
-                custom_id = (
-                    request.get("custom_id") if isinstance(request, Mapping) else None
-                )
-                raise InvalidRequestsError(
-                    f"requests[{index}] (custom_id {custom_id!r}): {error}"
-                ) from None
-            self._write(b"," + encoded if index else encoded)
+                is_object = isinstance(request, Mapping)
+                custom_id = request.get("custom_id") if is_object else None
+                place = f"requests[{index}] (custom_id {custom_id!r})"
+                raise InvalidRequestsError(f"{place}: {error}") from None
+            self._write(encoded)
         if not seen:
             raise InvalidRequestsError("requests must hold at least one request")
         self._write(tail)
         self.count = len(seen)
+
+    def _check_limits(self, index: int, size: int) -> None:
+        if index >= MAX_BATCH_REQUESTS:
+            message = f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
+            raise InvalidRequestsError(message)
+        if self.size + size > MAX_BATCH_BYTES:
+            raise InvalidRequestsError(
+                f"with this request the batch has more than {MAX_BATCH_BYTES:,} bytes"
+            )
 
     def _write(self, block: bytes) -> None:
         self.size += len(block)
@@ -1588,35 +1718,47 @@ class _Body:
             last = self._file.read()
             if len(last) > 1:
                 yield last[:-1]
-            self.is_sent = True  # before that byte: a signal handler may raise when it has gone out
+            # The last byte goes alone and counts as sent before it is handed over,
+            # because a signal handler may raise just when it has gone out.
+            self.is_sent = True
             yield last[-1:]
 
     def close(self) -> None:
         """Remove the temporary file."""
-        with contextlib.suppress(OSError):  # a full disk fails the flush of close, too
+        # On a full disk the flush of close fails, too.
+        with contextlib.suppress(OSError):
             self._file.close()
 
 
-def _may_repeat(error: APIError, body: bytes | _Body | None) -> bool:
-    """Tell whether to send the request again: by the SDK's rule, and a create only if no batch can have come of it.
+def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
+    """Tell whether to send the request again.
 
-    That is so where the API said so, or where its body had not gone out whole when it failed, whichever exception came.
+    That is the SDK's rule, but a create is only sent again if no batch can have been
+    made: if the API said so, or if its body had not gone out whole when it failed,
+    whichever exception came.
     """
-    should = error.headers.get("x-should-retry")
-    may = error._is_transient and should != "false"
+    should_retry = error.headers.get("x-should-retry")
+    may_help = error._is_transient and should_retry != "false"
     if not isinstance(body, _Body):
-        return may or should == "true"
+        return may_help or should_retry == "true"
     if error._is_refused:
-        return may and (error._is_api_form or error.status_code == 429)
-    return may and not body.is_sent
+        return may_help and (error._is_api_form or error.status_code == 429)
+    return may_help and not body.is_sent
 
 
 # ---- Transport -----------------------------------------------------------------------
-# The only code that touches urllib.request and sockets: one call, as often as it is sent, and
-# what its response says.
+# The only code that touches urllib.request and sockets.  A call is one request, sent as
+# often as it takes; every failure leaves this section as an APIError.
 
-_SECRET_HEADERS = ("authorization", "x-api-key")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# OSError comes from sockets, TLS and urllib; ValueError from http.client, for the size of
+# a chunk that is no number; EOFError and zlib.error from gzip that is cut, or is none.
+_TRANSPORT_ERRORS = (
+    OSError,
+    http.client.HTTPException,
+    ValueError,
+    EOFError,
+    zlib.error,
+)
 
 
 @dataclass(repr=False)
@@ -1628,90 +1770,167 @@ class _Call:
     headers: dict[str, str]
     body: bytes | _Body | None
     timeout: float | None
-    failures: int = 0  # in a row
+    # The number of failures in a row.
+    failures: int = 0
 
-    def __repr__(
-        self,
-    ) -> (
-        str
-    ):  # what messages show: headers hold the key, and a query may hold a gateway's
+    def __repr__(self) -> str:
+        # Messages show it: headers hold the key, and a query may hold a gateway's.
         return f"{self.method} {self.url.partition('?')[0]}"
 
+    def open(self, opener: Any) -> Any:
+        """Send the request once and return its response, the body not read yet.
+
+        Raises APIError unless the status is 2xx.
+        """
+        if isinstance(self.body, _Body):
+            # An attempt that finds no connection does not even begin the body.
+            self.body.is_sent = False
+        try:
+            response = opener.open(self._request(), timeout=self.timeout)
+        except urllib.error.HTTPError as error:
+            # This file's own opener raises none, but one of the caller's may.
+            response = error
+        except _TRANSPORT_ERRORS as error:
+            raise self.connection_error(error) from error
+        status = getattr(response, "status", None) or response.getcode()
+        if 200 <= status < 300:
+            return response
+        raise self.status_error(status, _headers_of(response), self._start_of(response))
+
+    def _request(self) -> urllib.request.Request:
+        request = urllib.request.Request(self.url, self.body, method=self.method)
+        for name, value in self.headers.items():
+            if name in _SECRET_HEADERS:
+                # An opener of the caller's must not take it along on a redirect.
+                request.add_unredirected_header(name, value)
+            else:
+                request.add_header(name, value)
+        return request
+
+    def _start_of(self, response: Any) -> bytes:
+        """Return the body of an error, as much as a message needs, and close it."""
+        raw = b""
+        # If the body is torn, the status still says enough.
+        with contextlib.closing(response), contextlib.suppress(APIConnectionError):
+            for block in self.blocks(response):
+                raw += block
+                if len(raw) > BLOCK:
+                    break
+        return raw
+
+    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the JSON object and the headers of a response, and close it.
+
+        Raises APIConnectionError if it has no JSON object.
+        """
+        with contextlib.closing(response):
+            raw = b"".join(self.blocks(response))
+        try:
+            fields = json.loads(raw)
+        except _NOT_JSON:
+            fields = None
+        if not isinstance(fields, dict):
+            raise APIConnectionError(
+                "The response is not a JSON object, but "
+                f"{len(raw)} bytes of something else ({self})"
+            )
+        return fields, _headers_of(response)
+
+    def blocks(self, response: Any) -> Iterator[bytes]:
+        """Yield the body in large blocks, gzip undone.
+
+        It does not read by lines, because readline() ends quietly if the connection is
+        cut at the end of a line (python/cpython#115997).
+        Raises APIConnectionError if the body is torn.
+        """
+        read = getattr(response, "read1", response.read)
+        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
+        try:
+            encoding = _headers_of(response).get("content-encoding", "")
+            if encoding.strip().lower() in ("gzip", "x-gzip"):
+                blocks = _gunzip(blocks)
+            yield from blocks
+            if getattr(response, "length", None):
+                raise http.client.IncompleteRead(b"", response.length)
+        except _TRANSPORT_ERRORS as error:
+            raise self.connection_error(error) from error
+
     def masked(self, text: Any) -> Any:
-        """Return a text of the other side's without the key that it may repeat; what is no text, as it is."""
-        for word in " ".join(
-            self.headers.get(name, "") for name in _SECRET_HEADERS
-        ).split():
-            if (
-                isinstance(text, str) and len(word) > 7
-            ):  # "Bearer", "sandbox" and the like are no secrets
-                text = text.replace(word, "***")
+        """Return a text of the server's without the key, which it may repeat.
+
+        What is not a text is returned as it is.
+        """
+        secrets = [self.headers.get(name, "") for name in _SECRET_HEADERS]
+        for secret in " ".join(secrets).split():
+            # "Bearer", "sandbox" and other short words are no secrets.
+            if isinstance(text, str) and len(secret) > 7:
+                text = text.replace(secret, "***")
         return text
 
     def connection_error(self, error: Exception) -> APIConnectionError:
-        """Return the error that a failure of the connection calls for; what is chained to it is masked in place."""
-        links: list[BaseException] = [error]
-        for link in links:  # http.client's exceptions quote what came in place of a status line, or of a chunk's size
-            link.args = tuple(map(self.masked, link.args))
-            link.__dict__.update(
-                {name: self.masked(value) for name, value in link.__dict__.items()}
-            )
-            chained = (
-                link.__cause__,
-                link.__context__,
-            )  # of these kinds alone: behind them may be one of the caller's
-            links += [
-                more
-                for more in chained
-                if isinstance(more, _TRANSPORT_ERRORS) and more not in links
-            ]
+        """Return the APIConnectionError for a failure of the connection."""
+        self._mask_chain(error)
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(
-            reason, (socket.timeout, TimeoutError)
-        ):  # one and the same from 3.10 on
+        # From Python 3.10 on these two are the same class.
+        if isinstance(reason, (socket.timeout, TimeoutError)):
             return APITimeoutError(f"Request timed out ({self})")
         if isinstance(reason, ssl.SSLCertVerificationError):
-            advice = (
-                "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
+            return APIConnectionError(
+                f"The certificate is not trusted: {reason.verify_message} ({self}); to "
+                "trust a company's own CA, set SSL_CERT_FILE or pass ssl_context",
+                _is_transient=False,
             )
-            words = f"The certificate is not trusted: {reason.verify_message} ({self}); {advice}"
-            return APIConnectionError(words, _is_transient=False)
-        return APIConnectionError(
-            f"Connection error: {str(reason) or type(reason).__name__} ({self})"
-        )
+        message = str(reason) or type(reason).__name__
+        return APIConnectionError(f"Connection error: {message} ({self})")
+
+    def _mask_chain(self, error: Exception) -> None:
+        """Mask the key in an exception of the transport and in those chained to it.
+
+        http.client's exceptions quote what came in place of a status line, or of the
+        size of a chunk.  Exceptions of other classes may be the caller's own.
+        """
+        links: list[BaseException] = [error]
+        for link in links:
+            link.args = tuple(map(self.masked, link.args))
+            fields = {name: self.masked(value) for name, value in vars(link).items()}
+            link.__dict__.update(fields)
+            for chained in (link.__cause__, link.__context__):
+                if isinstance(chained, _TRANSPORT_ERRORS) and chained not in links:
+                    links.append(chained)
 
     def status_error(
         self, status: int, headers: Mapping[str, str], raw: bytes
     ) -> APIStatusError:
-        """Return the error that an answer calls for."""
+        """Return the error for a response whose status is not 2xx."""
         headers = {name: self.masked(value) for name, value in headers.items()}
-        text = raw.decode("utf-8", "replace").strip()
-        try:
-            text = self.masked(
-                json.dumps(json.loads(text), ensure_ascii=False)
-            )  # no escapes, which would hide a key
-            body = json.loads(text)
-        except (ValueError, RecursionError):
-            text = body = self.masked(text)
-        form = body if isinstance(body, dict) else {}
-        error = form["error"] if isinstance(form.get("error"), dict) else {}
-        kind, message, details = (
-            error.get(name) for name in ("type", "message", "details")
-        )
-        request_id = headers.get("request-id") or form.get("request_id")
-        words = f"{kind}: {message}" if kind else " ".join(text.split())[:200]
+        body, text = self._masked_body(raw)
+        fields = body if isinstance(body, dict) else {}
+        error = fields["error"] if isinstance(fields.get("error"), dict) else {}
+        details = error.get("details")
+        request_id = headers.get("request-id") or fields.get("request_id")
         if 300 <= status < 400:
-            words = f"a redirect to {headers.get('location', 'nowhere')}, not followed: the key stays with base_url"
-        is_api_form = form.get("type") == "error" and isinstance(kind, str)
+            target = headers.get("location", "nowhere")
+            message = (
+                f"a redirect to {target}, not followed: the key stays with base_url"
+            )
+        elif error.get("type"):
+            message = f"{error['type']}: {error.get('message')}"
+        else:
+            message = " ".join(text.split())[:200]
+        if request_id:
+            message += f" (request id {request_id})"
+        is_api_form = fields.get("type") == "error" and isinstance(
+            error.get("type"), str
+        )
         default = InternalServerError if status >= 500 else APIStatusError
         return APIStatusError._by_status.get(status, default)(
-            f"Error code: {status} - {words}{f' (request id {request_id})' if request_id else ''} ({self})",
+            f"Error code: {status} - {message} ({self})",
             status_code=status,
             headers=headers,
             body=body,
             request_id=request_id,
-            type=kind,
-            api_message=message,
+            type=error.get("type"),
+            api_message=error.get("message"),
             details=details,
             error_code=details.get("error_code") if isinstance(details, dict) else None,
             _is_transient=status in (408, 409, 429) or status >= 500,
@@ -1719,36 +1938,18 @@ class _Call:
             _is_refused=300 <= status < 500 or (is_api_form and status in (503, 529)),
         )
 
-    def blocks(self, response: Any) -> Iterator[bytes]:
-        """Yield the body in large blocks, gzip undone.  Raises APIConnectionError where it is torn.
+    def _masked_body(self, raw: bytes) -> tuple[Any, str]:
+        """Return the body of an error as JSON, or its text, and the text.
 
-        Not by lines: readline() ends quietly where the connection is cut at a line's end (python/cpython#115997).
+        JSON is encoded anew before it is masked, because escapes would hide the key.
         """
-        read = getattr(response, "read1", response.read)
-        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
+        text = raw.decode("utf-8", "replace").strip()
         try:
-            is_gzip = _headers_of(response).get(
-                "content-encoding", ""
-            ).strip().lower() in ("gzip", "x-gzip")
-            yield from _gunzip(blocks) if is_gzip else blocks
-            if getattr(response, "length", None):
-                raise http.client.IncompleteRead(b"", response.length)
-        except _TRANSPORT_ERRORS as error:
-            raise self.connection_error(error) from error
-
-    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the answer's JSON object and headers.  Raises APIConnectionError where there is none."""
-        with contextlib.closing(response):
-            raw = b"".join(self.blocks(response))
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise APIConnectionError(
-                f"The answer is no JSON object, but {len(raw)} bytes of something else ({self})"
-            )
-        return answer, _headers_of(response)
+            text = self.masked(json.dumps(json.loads(text), ensure_ascii=False))
+            return json.loads(text), text
+        except _NOT_JSON:
+            text = self.masked(text)
+            return text, text
 
 
 def _headers_of(response: Any) -> dict[str, str]:
@@ -1758,90 +1959,109 @@ def _headers_of(response: Any) -> dict[str, str]:
 def _http_date(text: str | None) -> datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
-        return (
-            moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        ).astimezone(timezone.utc)
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        IndexError,
-        UnboundLocalError,
-    ):  # the odd ones before 3.10
+        if not moment.tzinfo:
+            moment = moment.replace(tzinfo=timezone.utc)
+        return moment.astimezone(timezone.utc)
+    except _NOT_A_DATE:
         return None
 
 
+# What parsedate_to_datetime raises; the last two before Python 3.10.
+_NOT_A_DATE = (TypeError, ValueError, OverflowError, IndexError, UnboundLocalError)
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that the answer asks for, as milliseconds, seconds or a date; None if none or past."""
+    """Return the seconds that the response asks to wait; None if none, or in the past.
+
+    They come as milliseconds, seconds or a date.
+    """
+    seconds = 0.0
     moment = _http_date(headers.get("retry-after"))
-    asked = moment.timestamp() - time.time() if moment else 0.0
+    if moment:
+        seconds = moment.timestamp() - time.time()
     for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
         with contextlib.suppress(KeyError, ValueError):
-            asked = float(headers[name]) / unit
-    return (
-        min(asked, 4_294_967.0) if asked > 0 else None
-    )  # what time.sleep takes everywhere
+            seconds = float(headers[name]) / unit
+    # time.sleep takes no more than that on some systems.
+    return min(seconds, 4_294_967.0) if seconds > 0 else None
 
 
 def _backoff(failures: int) -> float:
-    """Return the SDK's seconds after so many failures in a row: 0.5, doubled up to 8, less up to a quarter."""
-    return min(0.5 * 2.0 ** min(failures - 1, 10), 8.0) * (1 - 0.25 * random.random())
+    """Return the SDK's seconds after so many failures in a row.
+
+    They are 0.5, doubled up to 8, less up to a quarter.
+    """
+    longest = min(0.5 * 2.0 ** min(failures - 1, 10), 8.0)
+    return longest * (1 - 0.25 * random.random())
 
 
 def _stopwatch() -> Callable[[], float]:
     """Return a function that tells the seconds since this call.
 
-    A laptop's sleep counts, during which the monotonic clock may stand still; the wall clock may be set back.
+    A laptop's sleep counts, during which the monotonic clock may stand still; the wall
+    clock may be set back.
     """
     monotonic, wall = time.monotonic(), time.time()
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
 class _Response(http.client.HTTPResponse):
-    """An answer that may come after interim ones, of which http.client passes over 100 alone."""
+    """A response that may come after interim ones; http.client skips 100 alone."""
 
     def begin(self) -> None:
-        """Read status and headers of the answer that is the last."""
+        """Read status and headers of the final response."""
         try:
             super().begin()
             while self.status in (102, 103):
                 self.headers = self.msg = None  # type: ignore[assignment]
                 super().begin()
-        except TypeError as error:  # from the email package, of a Content-Type's parameters that it cannot put in order
-            raise http.client.HTTPException(
-                f"headers that cannot be read: {error}"
-            ) from error
+        except TypeError as error:
+            # The email package raises it for parameters of a Content-Type that it
+            # cannot sort.
+            message = f"headers that cannot be read: {error}"
+            raise http.client.HTTPException(message) from error
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that has its own timeout for connecting, and hears a refusal that comes during the upload."""
+    """A connection with its own timeout for connecting.
+
+    It also reads a refusal that comes during the upload.
+    """
 
     response_class = _Response
 
     def connect(self) -> None:
-        """Connect within CONNECT_TIMEOUT; what comes after it has the call's own timeout."""
+        """Connect within CONNECT_TIMEOUT; later reads have the timeout of the call."""
         timeout = self.timeout
-        self.timeout = (
-            CONNECT_TIMEOUT if timeout is None else min(timeout, CONNECT_TIMEOUT)
-        )
+        self.timeout = CONNECT_TIMEOUT
+        if timeout is not None:
+            self.timeout = min(timeout, CONNECT_TIMEOUT)
         super().connect()
         self.sock.settimeout(timeout)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request; where that breaks, take the answer that the server may have given before it closed."""
-        self.connect()  # else a failure to connect would look like one to send
+        """Send a request.
+
+        If that fails, the server may have refused, with 401 or 413, and closed: then its
+        response is taken.
+        """
+        # Otherwise a failure to connect would look like one to send.
+        self.connect()
         try:
             super().request(*args, **kwargs)
-        except OSError as error:  # the server may have refused, 401 or 413, and closed
+        except OSError as error:
             try:
-                self.sock.settimeout(ANSWER_TIMEOUT)
-                answer = self.getresponse()
-            except (OSError, http.client.HTTPException):
+                self.sock.settimeout(REFUSAL_TIMEOUT)
+                response = self.getresponse()
+            except (OSError, http.client.HTTPException) as no_response:
+                del no_response
                 if isinstance(error, socket.timeout):
                     raise error from None
-                words = "the server closed during the upload; a wrong key or too large a body may be why"
-                raise ConnectionAbortedError(f"{words} ({error})") from error
-            self.getresponse = lambda: answer  # type: ignore[method-assign]
+                raise ConnectionAbortedError(
+                    "the server closed during the upload; a wrong key or too large a "
+                    f"body may be why ({error})"
+                ) from error
+            self.getresponse = lambda: response  # type: ignore[method-assign]
 
 
 class _TLSConnection(_Connection, http.client.HTTPSConnection):
@@ -1849,56 +2069,56 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 
 
 class _Transport(urllib.request.AbstractHTTPHandler):
-    """urllib for http and https alone, its opener built at the first request because an SSL context takes a while.
+    """urllib for http and https alone.
 
-    No redirect is followed: urllib would take the key along to any host (python/cpython#77842).  An answer of any
-    status is returned, not raised.
+    No redirect is followed: urllib would take the key along to any host
+    (python/cpython#77842).  A response of any status is returned, not raised.
     """
 
     def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
         super().__init__()
-        self._base, self._context = urllib.parse.urlsplit(base_url), context
+        self._base = urllib.parse.urlsplit(base_url)
+        self._context = context
         self._director: urllib.request.OpenerDirector | None = None
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
-        """Send a request, through the environment's proxy but to loopback, and return the response."""
+        """Send a request, through the environment's proxy, and return the response.
+
+        A loopback base_url needs no proxy.
+        """
+        # The opener is built at the first request, because an SSL context takes a while.
         if self._director is None:
-            host, director = self._base.hostname or "", urllib.request.OpenerDirector()
-            if self._base.scheme == "https":
-                self._context = self._context or ssl.create_default_context()
-            # with http_proxy set, urllib would send even 127.0.0.1 to the proxy
-            is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
-            director.add_handler(
-                urllib.request.ProxyHandler({} if is_loopback else None)
-            )
-            director.add_handler(urllib.request.UnknownHandler())
-            director.add_handler(self)
-            self._director = director
+            self._director = self._build()
         return self._director.open(request, timeout=timeout)
 
+    def _build(self) -> urllib.request.OpenerDirector:
+        if self._base.scheme == "https":
+            self._context = self._context or ssl.create_default_context()
+        # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
+        host = self._base.hostname or ""
+        is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
+        director = urllib.request.OpenerDirector()
+        director.add_handler(urllib.request.ProxyHandler({} if is_loopback else None))
+        director.add_handler(urllib.request.UnknownHandler())
+        director.add_handler(self)
+        return director
+
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """What urllib calls for http."""
+        """Open a request for http; urllib calls it."""
         return self.do_open(_Connection, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """What urllib calls for https, through a proxy, too."""
+        """Open a request for https, through a proxy, too; urllib calls it."""
         return self.do_open(_TLSConnection, request, context=self._context)
 
 
-# OSError from sockets, TLS and urllib; ValueError from http.client for a chunk's size that is no number;
-# EOFError and zlib.error where gzip is cut or none
-_TRANSPORT_ERRORS = (
-    OSError,
-    http.client.HTTPException,
-    ValueError,
-    EOFError,
-    zlib.error,
-)
-
-
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Undo gzip of what has come; the gzip module would first fill a buffer.  Raises EOFError where it is cut."""
-    member = zlib.decompressobj(31)  # 31: with gzip's header, of any window
+    """Undo gzip of what has come; the gzip module would first fill a buffer.
+
+    Raises EOFError if it is cut.
+    """
+    # 31 is gzip's header, and a window of any size.
+    member = zlib.decompressobj(31)
     for block in blocks:
         while block:
             if member.eof:
@@ -1909,28 +2129,67 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("gzip ended early")
 
 
-# What a star import gives; the part below the line adds its own.
-__all__ = """
-    Anthropic Messages Batches Models Results Page iter_json_lines Request MessageCreateParamsNonStreaming
-    MessageBatch MessageBatchRequestCounts DeletedMessageBatch MessageBatchIndividualResponse MessageBatchResult
-    ErrorResponse Message ContentBlock Usage MessageTokensCount ModelInfo OpenObject
-    AnthropicError InvalidRequestsError WaitTimeoutError APIError APIConnectionError APITimeoutError
-    IncompleteResultsError APIResponseValidationError BatchMayExistError APIStatusError BadRequestError
-    AuthenticationError PaymentRequiredError PermissionDeniedError NotFoundError RequestTimeoutError ConflictError
-    ContentTooLargeError UnprocessableEntityError RateLimitError InternalServerError ServiceUnavailableError
-    GatewayTimeoutError OverloadedError
-""".split()
+# What a star import gives; the part below the line adds its own names.
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Anthropic",
+    "AnthropicError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BatchMayExistError",
+    "Batches",
+    "ConflictError",
+    "ContentBlock",
+    "ContentTooLargeError",
+    "DeletedMessageBatch",
+    "ErrorResponse",
+    "GatewayTimeoutError",
+    "IncompleteResultsError",
+    "InternalServerError",
+    "InvalidRequestsError",
+    "Message",
+    "MessageBatch",
+    "MessageBatchIndividualResponse",
+    "MessageBatchRequestCounts",
+    "MessageBatchResult",
+    "MessageCreateParamsNonStreaming",
+    "MessageTokensCount",
+    "Messages",
+    "ModelInfo",
+    "Models",
+    "NotFoundError",
+    "OpenObject",
+    "OverloadedError",
+    "Page",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Request",
+    "RequestTimeoutError",
+    "Results",
+    "ServiceUnavailableError",
+    "UnprocessableEntityError",
+    "Usage",
+    "WaitTimeoutError",
+    "iter_json_lines",
+]
 
-# ================================================================================================================
+# ======================================================================================
 # Everything above is the client and works without what follows.
-# ================================================================================================================
+# ======================================================================================
 
 __all__ += ["Job", "JobError", "Sandbox", "main"]
 
-# ---- Job -------------------------------------------------------------------------------------------------------
-# plan → send → wait → collect → finish.  The journal beside the results says how far it came, at every moment.
+# ---- Job -----------------------------------------------------------------------------
+# A file of requests to a file of results: plan, send, wait, collect, finish.  The journal
+# beside the results says how far the job came, at every moment.
 
-COUNTED = (  # what of a request's params count_tokens takes: API reference, Count tokens in a Message
+# What of a request's params count_tokens takes: API reference, Count tokens in a Message.
+COUNTED = (
     "model",
     "messages",
     "system",
@@ -1941,48 +2200,53 @@ COUNTED = (  # what of a request's params count_tokens takes: API reference, Cou
     "output_config",
     "speed",
 )
-
 SYNC_BYTES = 8_000_000  # of rows, between two notes of them in the journal
+MAX_WARNINGS = 20  # of requests that the API will refuse later
 
 
 def _count(client: Anthropic, params: Mapping[str, Any]) -> int:
-    fields = {name: params[name] for name in COUNTED if name in params}
-    count = client.messages.count_tokens(
-        **{"model": None, "messages": None, **fields}
-    ).input_tokens
+    fields: dict[str, Any] = {"model": None, "messages": None}
+    fields.update({name: params[name] for name in COUNTED if name in params})
+    count = client.messages.count_tokens(**fields).input_tokens
     if not isinstance(count, int):
-        raise APIResponseValidationError(
-            "The answer to count_tokens has no input_tokens"
-        )
+        message = "The response to count_tokens has no input_tokens"
+        raise APIResponseValidationError(message)
     return count
 
 
 class JobError(AnthropicError):
-    """The job cannot go on by itself; the text says why, and what to do."""
+    """The job cannot go on by itself; the message says why, and what to do."""
 
 
 def _read_requests(
     lines: Iterable[bytes], path: str, first: int = 1
 ) -> Iterator[tuple[int, bytes, Any, int]]:
-    """Yield number, line, request and its size as sent, of lines that are not blank.  Raises InvalidRequestsError."""
+    """Yield number, line, request and its size as sent, of each line that is not blank.
+
+    Raises InvalidRequestsError with path and line.
+    """
     seen: set[str] = set()
     for number, line in enumerate(lines, first):
-        line = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-        if line.strip():
+        text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
+        if text.strip():
             request = None
             try:
-                request = json.loads(line.decode())
+                request = json.loads(text.decode())
                 size = len(_encode_request(request, seen))
-            except (ValueError, RecursionError) as error:
-                words = str(error)
-                if isinstance(error, json.JSONDecodeError):
-                    words = f"not JSON: {error.msg}, column {error.colno}"
-                custom_id = (
-                    request.get("custom_id") if isinstance(request, dict) else None
-                )
-                name = f"custom_id {custom_id!r}: " if custom_id else ""
-                raise InvalidRequestsError(f"{path}:{number}: {name}{words}") from None
-            yield number, line, request, size
+            except _NOT_JSON as error:
+                reason = _reason(error, request)
+                message = f"{path}:{number}: {reason}"
+                raise InvalidRequestsError(message) from None
+            yield number, text, request, size
+
+
+def _reason(error: Exception, request: Any) -> str:
+    """Return why a line is not a request, with its custom_id if it has one."""
+    message = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        message = f"not JSON: {error.msg}, column {error.colno}"
+    custom_id = request.get("custom_id") if isinstance(request, dict) else None
+    return f"custom_id {custom_id!r}: {message}" if custom_id else message
 
 
 def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
@@ -1992,49 +2256,56 @@ def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
 
 
 def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
-    """Return why the API will refuse these params, after it took the batch; None if it will not."""
+    """Return why the API will refuse these params after it took the batch, or None."""
     for name in ("model", "max_tokens", "messages"):
         if params.get(name) is None:
             return f"params have no {name}"
-    if (
-        params.get("stream")
-        or params["max_tokens"] == 0
-        or params.get("speed") is not None
-    ):
+    is_speed = params.get("speed") is not None
+    if params.get("stream") or params["max_tokens"] == 0 or is_speed:
         return "params must not have stream: true, max_tokens: 0 or speed in a batch"
     for name in ("temperature", "top_p", "top_k"):
         if version == API_VERSION and params.get(name) is not None:
-            return f"params must not have {name} under anthropic-version {API_VERSION}; 2023-06-01 takes it"
+            return (
+                f"params must not have {name} under anthropic-version {API_VERSION}; "
+                "2023-06-01 takes it"
+            )
     return None
 
 
 @dataclass
 class _Part:
-    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on."""
+    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on.
 
-    line: int  # the number of its first line
+    ``state``: planned; sending; closing, when the last block goes out and from when on
+    the batch may exist; created; collected.
+    """
+
+    # The number of its first line.
+    line: int
     start: int
     digest: str = ""
     requests: int = 0
-    bytes: int = 14  # of the body: {"requests":[]}, less the comma that each request but the first brings along
-    state: str = "planned"  # then sending, closing (the last block goes out: in doubt from here on), created, collected
-    noted_at: str = ""  # server time before sending
-    waited_until: str = (
-        ""  # server time until which the answer to closing is, or was, waited for
-    )
+    # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
+    bytes: int = 14
+    state: str = "planned"
+    # Server time before sending.
+    noted_at: str = ""
+    # Server time until which the response to closing is, or was, waited for.
+    waited_until: str = ""
     batch_id: str | None = None
     is_adopted: bool = False
-    is_asked: bool = False  # the run stopped for it: --adopt is the answer
-    foreign: list[str] = field(
-        default_factory=list
-    )  # batches that were adopted, and are not ours
+    # A run stopped with a question about it, which --adopt answers.
+    is_asked: bool = False
+    # Batches that were adopted and have other requests.
+    foreign: list[str] = field(default_factory=list)
 
 
 @dataclass
 class _Journal:
     """How far the job came; RESULTS.job is its JSON."""
 
-    digest: str  # of REQUESTS
+    # The digest of REQUESTS.
+    digest: str
     base_url: str
     parts: list[_Part]
     organization_id: str | None = None
@@ -2042,7 +2313,8 @@ class _Journal:
     started_at: str = field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat()
     )
-    collected: int = 0  # bytes of RESULTS.part that are rows, and on disk
+    # Bytes of RESULTS.part that are rows, and on disk.
+    collected: int = 0
 
     def is_collected(self) -> bool:
         """Tell whether all rows are in RESULTS.part."""
@@ -2050,16 +2322,16 @@ class _Journal:
 
     @classmethod
     def load(cls, path: str) -> _Journal:
-        """Read a journal.  Raises JobError where the file is none."""
+        """Read a journal.  Raises JobError if the file is not one."""
         try:
             with open(path, encoding="utf-8") as file:
                 fields = json.load(file)
-            return cls(
-                **{**fields, "parts": [_Part(**part) for part in fields["parts"]]}
-            )
+            parts = [_Part(**part) for part in fields["parts"]]
+            return cls(**{**fields, "parts": parts})
         except (ValueError, TypeError, KeyError) as error:
             raise JobError(
-                f"{path} is not the journal of a run ({error}); to pay for all anew, move it away"
+                f"{path} is not the journal of a run ({error}); to pay for all anew, "
+                "move it away"
             ) from None
 
     def save(self, path: str) -> None:
@@ -2070,16 +2342,15 @@ class _Journal:
                 _sync(file)
             os.replace(path + ".tmp", path)
             _sync_folder(path)
-        except OSError as error:  # raised as another: between two blocks it would pass for the connection's
-            raise JobError(
-                f"The journal {path} cannot be written: {error}; run again"
-            ) from error
+        except OSError as error:
+            # An OSError between two blocks would look like one of the connection.
+            message = f"The journal {path} cannot be written: {error}; run again"
+            raise JobError(message) from error
 
 
 def _new_file(path: str) -> Any:
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # a link, or a second name of a file that is published
+    # It may be a link, or a second name of a file that is published.
+    with contextlib.suppress(FileNotFoundError):
         os.remove(path)
     return open(path, "xb")
 
@@ -2090,76 +2361,95 @@ def _sync(file: Any) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    if hasattr(os, "O_DIRECTORY"):  # Windows has none, and needs none
-        folder = os.open(
-            os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY
-        )
-        with contextlib.suppress(OSError):  # some network folders refuse
-            os.fsync(folder)
-        os.close(folder)
+    # Windows has no way to do that, and does not need it.
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.path.dirname(os.path.abspath(path))
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        # Some network folders refuse.
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def _publish(source: str, target: str) -> None:
-    """Give a whole file its name in one step.  Raises InvalidRequestsError rather than overwrite."""
+    """Give a whole file its name in one step.
+
+    Raises InvalidRequestsError rather than overwrite.
+    """
     try:
-        os.link(source, target)  # a rename would overwrite on POSIX
+        # A rename would overwrite on POSIX.
+        os.link(source, target)
     except OSError:
-        if not os.path.lexists(target):  # there are no hard links here
+        if not os.path.lexists(target):
+            # There are no hard links in this folder.
             os.rename(source, target)
             return
-        import filecmp
-
-        # the same content is this file, published by a run that was killed before it had told so
-        if (
-            os.path.islink(target)
-            or not os.path.isfile(target)
-            or not filecmp.cmp(source, target, shallow=False)
-        ):
+        if not _is_same_file(source, target):
             _refuse_existing(target)
-            raise  # it went away meanwhile
+            # It went away meanwhile.
+            raise
+        # A run that published it was killed before it could say so.
     os.unlink(source)
+
+
+def _is_same_file(source: str, target: str) -> bool:
+    import filecmp
+
+    if os.path.islink(target) or not os.path.isfile(target):
+        return False
+    return filecmp.cmp(source, target, shallow=False)
 
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[Any]:
-    """Open a file for appending, for one process at a time.  The lock dies with the process."""
+    """Open a file for appending, for one process at a time.
+
+    The lock dies with the process.
+    """
     with open(path, "a+b") as file:
         try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                file.seek(
-                    1 << 40
-                )  # far behind all rows: a lock there keeps nobody from reading them
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except OSError as error:
             raise JobError(
                 f"Another run is at work on {path}, or the folder has no locks ({error})"
             ) from None
         is_ours = False
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # the run that held the lock before may have moved or removed it
+        # The run that held the lock before may have moved or removed the file.
+        with contextlib.suppress(FileNotFoundError):
             is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         if not is_ours:
             raise JobError(
-                f"Another run was at work on {path}, and has just ended; run again if there is more to do"
+                f"Another run was at work on {path}, and has just ended; run again if "
+                "there is more to do"
             )
         yield file
 
 
-class Job:
-    """A file of requests to a file of results, through as many batches as it takes, and through kills.
+def _lock(file: Any) -> None:
+    if sys.platform == "win32":
+        import msvcrt
 
-    ``requests`` and ``results`` are paths; beside results go ``.job``, ``.part`` (or into ``folder``) and what failed.
-    ``poll_interval``: seconds between polls, None as in wait().  ``settle``: seconds, 0 or more, after a lost create
-    until it is believed that no batch will come of it.  ``adopt``: for a part in doubt the id of its batch, or "none".
-    ``progress`` tells a person: ``say(line)`` what stays, ``live(line, times="")`` what is going on at the moment,
-    ``batches(batches, parts)`` the MessageBatches that are running, of so many parts.
+        # A lock far behind all rows keeps nobody from reading them.
+        file.seek(1 << 40)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Job:
+    """A file of requests to a file of results.
+
+    It takes as many batches as needed, and goes on after it was killed.
+
+    ``requests`` and ``results`` are paths; beside results (or in ``folder``) it writes
+    ``.job``, ``.part`` and what failed.  ``poll_interval``: seconds between polls, None
+    as in wait().  ``settle``: seconds, 0 or more, after which no batch is expected from a
+    create whose response is lost.  ``adopt``: the id of the batch of a part in doubt, or
+    "none".  ``progress`` tells a person: ``message(text)`` stays, ``status_line(text,
+    times="")`` is what happens at the moment, ``batches(batches, parts)`` shows the
+    MessageBatches that are running, of so many parts.
     """
 
     def __init__(
@@ -2175,30 +2465,35 @@ class Job:
         adopt: str | None = None,
     ) -> None:
         self._once = client.with_options(max_retries=0)
-        self._client = client.with_options(
-            max_retries=20
-        )  # so many cuts of results without a new row
-        self._client._outlive, self._is_answered = self._outlive, False
+        # So many interruptions of a download are allowed without a new row.
+        self._client = client.with_options(max_retries=20)
+        self._client._on_error = self._wait_and_retry
+        self._has_response = False
         self._batches = self._client.messages.batches
-        self._requests, self._results, self._progress = requests, results, progress
+        self._requests = requests
+        self._results = results
+        self._progress = progress
         stem = os.path.join(folder, os.path.basename(results)) if folder else results
-        self._journal_path, self._rows_path = stem + ".job", stem + ".part"
+        self._journal_path = stem + ".job"
+        self._rows_path = stem + ".part"
         root, extension = os.path.splitext(results)
         self._failed_path = root + ".failed" + extension
-        self._interval, self._settle, self._adopt = poll_interval, settle, adopt
+        self._interval = poll_interval
+        self._settle = settle
+        self._adopt = adopt
         self._journal: Any = None
 
     @property
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
-        return (
-            [part.batch_id for part in self._journal.parts if part.state == "created"]
-            if self._journal
-            else []
-        )
+        parts = self._journal.parts if self._journal else []
+        return [part.batch_id for part in parts if part.state == "created"]
 
     def run(self) -> bool:
-        """Do what is left, and tell whether every request succeeded.  Raises AnthropicError, or OSError of a file."""
+        """Do what is left, and tell whether every request succeeded.
+
+        Raises AnthropicError, or OSError of a file.
+        """
         self._polls_by_id: dict[
             str, Iterator[tuple[MessageBatch | APIError, float]]
         ] = {}
@@ -2206,226 +2501,236 @@ class Job:
             try:
                 self._open()
             except BaseException:
-                if not os.path.exists(self._journal_path) and not os.path.getsize(
-                    self._rows_path
-                ):
-                    os.unlink(self._rows_path)
+                is_new = not os.path.exists(self._journal_path)
+                if is_new and not os.path.getsize(self._rows_path):
+                    self._remove_rows_file()
                 raise
             try:
                 while not self._journal.is_collected():
                     self._send()
-                    self._gather()
+                    self._poll()
                 return self._finish()
-            except OSError as error:  # a full disk, for one
-                raise JobError(f"{error}: mend that, and run again to go on") from error
+            except OSError as error:
+                # For instance a full disk.
+                message = f"{error}: mend that, and run again to go on"
+                raise JobError(message) from error
 
-    # -- plan
+    def _release_rows_file(self) -> None:
+        """Close RESULTS.part on Windows, where an open file cannot be renamed or removed."""
+        if sys.platform == "win32":
+            self._rows_file.close()
+
+    def _remove_rows_file(self) -> None:
+        self._release_rows_file()
+        # On Windows another run may have opened the file just now: then it is that run's.
+        with contextlib.suppress(PermissionError):
+            os.unlink(self._rows_path)
+
+    # Plan
 
     def _open(self) -> None:
-        """Take up the journal, or begin one; refuse what does not belong together."""
+        """Resume from the journal, or begin one; refuse what does not belong together."""
         if os.path.exists(self._journal_path):
-            journal = self._journal = _Journal.load(
-                self._journal_path
-            )  # at once: its batches go on
-            if journal.digest != self.plan()[0].digest:
-                raise JobError(
-                    f"{self._requests} has changed since the run began; put it back, or begin another run"
-                )
-            if journal.base_url != self._client.base_url:
-                raise JobError(
-                    f"The run began at {journal.base_url}, and this is {self._client.base_url}"
-                )
-            if not journal.is_collected():
-                _refuse_existing(self._results)
-            self._progress.say(f"going on with {self._journal_path}")
+            journal = self._load()
         else:
-            _refuse_existing(self._results, self._failed_path)
-            if os.path.getsize(self._rows_path):
-                raise JobError(
-                    f"{self._rows_path} is of a run without its journal; move it away"
-                )
-            journal = self.plan()[0]
-            self._try(journal.parts[0])
+            journal = self._begin()
         self._journal = journal
         if not journal.is_collected():
             self._identify()
-            self._take_up_rows()
+            self._resume()
         if self._adopt and not any(part.is_asked for part in journal.parts):
-            self._progress.say(
+            self._progress.message(
                 f"--adopt {self._adopt}: not used, because no run has stopped to ask for it"
             )
         self._save()
 
+    def _load(self) -> _Journal:
+        """Return the journal of an earlier run.  Raises JobError if it is of another job."""
+        # It is set at once, because its batches go on whatever comes now.
+        journal = self._journal = _Journal.load(self._journal_path)
+        if journal.digest != self.plan()[0].digest:
+            raise JobError(
+                f"{self._requests} has changed since the run began; put it back, or begin "
+                "another run"
+            )
+        if journal.base_url != self._client.base_url:
+            raise JobError(
+                f"The run began at {journal.base_url}, and this is {self._client.base_url}"
+            )
+        if not journal.is_collected():
+            _refuse_existing(self._results)
+        self._progress.message(f"going on with {self._journal_path}")
+        return journal
+
+    def _begin(self) -> _Journal:
+        """Return a new journal, after the first request was tried."""
+        _refuse_existing(self._results, self._failed_path)
+        if os.path.getsize(self._rows_path):
+            message = f"{self._rows_path} is of a run without its journal; move it away"
+            raise JobError(message)
+        journal = self.plan()[0]
+        self._try(journal.parts[0])
+        return journal
+
     def _try(self, part: _Part) -> None:
-        """Have the tokens of the first request counted, for free: what is wrong with it is told now."""
+        """Count the tokens of the first request, for free: what is wrong is told now."""
         _, request = next(self._requests_in(part))
         try:
             _count(self._client, request["params"])
-            self._is_answered = True
+            self._has_response = True
         except BadRequestError as error:
-            raise InvalidRequestsError(
-                f"{self._requests}: the API refuses the first request: {error}"
-            ) from None
+            message = f"{self._requests}: the API refuses the first request: {error}"
+            raise InvalidRequestsError(message) from None
         except APIError as error:
-            self._progress.say(f"the first request could not be tried: {error}")
+            self._progress.message(f"the first request could not be tried: {error}")
 
     def _identify(self) -> None:
-        """Note the API's clock and whose key this is.  Raises JobError for the key of another workspace."""
+        """Note the API's clock, and whose key this is.
+
+        Raises JobError for the key of another workspace.
+        """
         headers = self._batches.list(limit=1)._headers
-        self._is_answered, now = True, _http_date(headers.get("date"))
+        self._has_response = True
+        now = _http_date(headers.get("date"))
         for part in self._journal.parts:
-            if (
-                part.state == "closing" and now
-            ):  # the run that waited for its answer is dead
-                part.waited_until = min(
-                    datetime.fromisoformat(part.waited_until), now
-                ).isoformat()
+            # The run that waited for the response is dead.
+            if part.state == "closing" and now:
+                waited_until = datetime.fromisoformat(part.waited_until)
+                part.waited_until = min(waited_until, now).isoformat()
         for name in ("organization_id", "workspace_id"):
-            known, told = (
-                getattr(self._journal, name),
-                headers.get(f"anthropic-{name.replace('_', '-')}"),
-            )
+            known = getattr(self._journal, name)
+            told = headers.get(f"anthropic-{name.replace('_', '-')}")
             if known and told and known != told:
-                raise JobError(
-                    f"The run began in {name} {known}, and this key is of {told}"
-                )
+                message = f"The run began in {name} {known}, and this key is of {told}"
+                raise JobError(message)
             setattr(self._journal, name, known or told)
 
-    def _take_up_rows(self) -> None:
+    def _resume(self) -> None:
         """Cut RESULTS.part where the journal says, and read whose rows are there."""
         if os.path.getsize(self._rows_path) < self._journal.collected:
             raise JobError(
-                f"{self._rows_path} has lost rows that {self._journal_path} counts; put it back"
+                f"{self._rows_path} has lost rows that {self._journal_path} counts; put it "
+                "back"
             )
-        self._rows_file.truncate(
-            self._journal.collected
-        )  # what comes after it may be torn
+        # What comes after it may be torn.
+        self._rows_file.truncate(self._journal.collected)
         with open(self._rows_path, "rb") as rows:
             self._collected = {row["custom_id"] for row in iter_json_lines(rows)}
 
     def plan(self) -> tuple[_Journal, str]:
-        """Check REQUESTS and cut it into parts; return the new journal, and the plan in words."""
+        """Check REQUESTS and cut it into parts; return the new journal, and the plan as text.
+
+        Raises InvalidRequestsError with file and line.
+        """
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        whole, digest, warnings, max_tokens = hashlib.sha256(), hashlib.sha256(), 0, 0
+        whole, digest = hashlib.sha256(), hashlib.sha256()
+        warnings = max_tokens = 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
         with open(self._requests, "rb") as file:
-            for number, line, request, size in _read_requests(
-                _hashed(file, whole), self._requests
-            ):
-                place, params = f"{self._requests}:{number}", request["params"]
-                part = parts[-1] if parts else None
-                if (
-                    not part
-                    or part.requests == MAX_BATCH_REQUESTS
-                    or part.bytes + 1 + size > MAX_BATCH_BYTES
-                ):
-                    part, digest = (
-                        _Part(number, file.tell() - len(line)),
-                        hashlib.sha256(),
-                    )
-                    parts.append(part)
+            lines = _read_requests(_hashed(file, whole), self._requests)
+            for number, line, request, size in lines:
+                place = f"{self._requests}:{number}"
+                if not parts or _is_full(parts[-1], size):
+                    parts.append(_Part(number, file.tell() - len(line)))
+                    digest = hashlib.sha256()
                 digest.update(line)
-                part.digest = digest.hexdigest()
-                part.requests += 1
-                part.bytes += 1 + size
-                if part.bytes > MAX_BATCH_BYTES:
-                    raise InvalidRequestsError(
-                        f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
-                    )
+                _add(parts[-1], size, digest.hexdigest(), place)
+                params = request["params"]
                 models[str(params.get("model"))] += 1
                 if isinstance(params.get("max_tokens"), int):
                     max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
                 warnings += bool(refusal)
-                if refusal and warnings <= 20:
-                    self._progress.say(
+                if refusal and warnings <= MAX_WARNINGS:
+                    self._progress.message(
                         f"{place}: warning: this will come back errored: {refusal}"
                     )
         if not parts:
             raise InvalidRequestsError(f"{self._requests}: no requests")
-        if warnings > 20:
-            self._progress.say(f"… and {warnings - 20:,} more warnings")
-        return _Journal(whole.hexdigest(), self._client.base_url, parts), (
-            f"requests: {sum(part.requests for part in parts):,}\nparts: {len(parts):,}\n"
-            f"bytes: {sum(part.bytes for part in parts):,}\n"
-            f"models: {', '.join(f'{model} ({count:,})' for model, count in models.items())}\n"
-            f"max_tokens: {max_tokens:,}"
-        )
+        if warnings > MAX_WARNINGS:
+            self._progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
+        journal = _Journal(whole.hexdigest(), self._client.base_url, parts)
+        return journal, _plan_text(parts, models, max_tokens)
 
     def _requests_in(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line and request of a part.  Raises JobError at its end if it is not as planned."""
+        """Yield line and request of a part.  Raises JobError at its end if it has changed."""
         digest = hashlib.sha256()
         with open(self._requests, "rb") as file:
             file.seek(part.start)
-            for _, line, request, _ in itertools.islice(
-                _read_requests(file, self._requests, part.line), part.requests
-            ):
+            lines = _read_requests(file, self._requests, part.line)
+            for _, line, request, _ in itertools.islice(lines, part.requests):
                 digest.update(line)
                 yield line, request
         if digest.hexdigest() != part.digest:
             raise JobError(
-                f"{self._requests} has changed since the run began; put it back, and run again"
+                f"{self._requests} has changed since the run began; put it back, and run "
+                "again"
             )
 
-    # -- send
+    # Send
 
     def _send(self) -> None:
         """Make a batch of each part that has none.  One part is in doubt at a time."""
         while parts := [part for part in self._journal.parts if not part.batch_id]:
-            part = next((part for part in parts if part.state == "closing"), parts[0])
+            in_doubt = [part for part in parts if part.state == "closing"]
             try:
-                if part.state == "closing":
-                    self._resolve(part)
+                if in_doubt:
+                    self._resolve(in_doubt[0])
                 else:
-                    self._create(part)
+                    self._create(parts[0])
             except BatchMayExistError as error:
-                self._progress.say(str(error))
+                self._progress.message(str(error))
             except APIError as error:
-                wait = self._delay(error) or (
-                    POLL_LONGEST if error.status_code == 429 else POLL_FIRST
-                )
-                elapsed, collected = _stopwatch(), self._journal.collected
-                while (
-                    elapsed() < wait and self._journal.collected == collected
-                ):  # what has ended makes room
-                    self._gather(max(0.0, wait - elapsed()), is_shown=False)
+                self._wait_for_room(error)
+
+    def _wait_for_room(self, error: APIError) -> None:
+        """Wait before a create that was refused is sent again, and collect meanwhile.
+
+        What has ended makes room in the queue, so it ends the pause.
+        """
+        seconds = self._seconds_asked(error)
+        if seconds is None:
+            seconds = POLL_MAX if error.status_code == 429 else POLL_FIRST
+        elapsed, collected = _stopwatch(), self._journal.collected
+        while elapsed() < seconds and self._journal.collected == collected:
+            self._poll(max(0.0, seconds - elapsed()), is_shown=False)
 
     def _create(self, part: _Part) -> None:
-        noted = _http_date(
-            self._batches.list(limit=1)._headers.get("date")
-        ) or datetime.now(timezone.utc)
-        part.noted_at, part.state, elapsed = noted.isoformat(), "sending", _stopwatch()
+        headers = self._batches.list(limit=1)._headers
+        noted = _http_date(headers.get("date")) or datetime.now(timezone.utc)
+        part.noted_at, part.state = noted.isoformat(), "sending"
+        elapsed = _stopwatch()
         self._save()
 
         def note_closing(longest: float) -> None:
-            """Note that the batch may be made from now on, until at most so many seconds later."""
-            part.state, part.waited_until = (
-                "closing",
-                (noted + timedelta(seconds=elapsed() + longest)).isoformat(),
-            )
+            """Note that the batch may be made from now on, for at most so many seconds."""
+            until = noted + timedelta(seconds=elapsed() + longest)
+            part.state, part.waited_until = "closing", until.isoformat()
             self._save()
 
+        longest = self._client.timeout or TIMEOUT
         try:
-            requests = (request for _, request in self._requests_in(part))
             batch = self._once.messages.batches._create(
-                requests,
-                before_last_block=lambda: note_closing(self._client.timeout or TIMEOUT),
+                (request for _, request in self._requests_in(part)),
+                before_last_block=lambda: note_closing(longest),
             )
-            part.waited_until = (
-                part.noted_at
-            )  # the answer has come, and is waited for no longer
+            # The response has come, and is not waited for any longer.
+            part.waited_until = part.noted_at
             self._note(part, "created", batch.id)
         except BatchMayExistError:
-            note_closing(0.0)  # nobody waits for its answer any more
+            # Nobody waits for its response any longer.
+            note_closing(0.0)
             raise
-        except APIError:  # no batch was made
+        except APIError:
+            # No batch was made.
             self._note(part, "planned")
             raise
         except KeyboardInterrupt:
             if part.state == "closing":
-                self._progress.say(
-                    f"{self._name(part)}: its batch may exist, and be billed; the next run looks"
+                self._progress.message(
+                    f"{self._name(part)}: its batch may exist, and be billed; the next run "
+                    "looks for it"
                 )
             raise
 
@@ -2437,246 +2742,268 @@ class Job:
         is_adopted: bool = False,
     ) -> None:
         if batch_id:
-            self._progress.say(f"{self._name(part)}: batch {batch_id}")
-        part.state, part.batch_id, part.is_adopted, part.is_asked = (
-            state,
-            batch_id,
-            is_adopted,
-            False,
-        )
+            self._progress.message(f"{self._name(part)}: batch {batch_id}")
+        part.state, part.batch_id = state, batch_id
+        part.is_adopted, part.is_asked = is_adopted, False
         self._save()
 
     def _resolve(self, part: _Part) -> None:
-        """Find out whether a part whose answer was lost has its batch: adopt it, or plan the part again."""
-        noted = datetime.fromisoformat(part.noted_at) - timedelta(
-            seconds=10
-        )  # clocks differ
-        deadline = datetime.fromisoformat(part.waited_until) + timedelta(
-            seconds=self._settle + 1
-        )  # Date's grain
-        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
-        while part.state == "closing" and not self._obey(part):
-            page = self._batches.list(limit=100)
-            now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
-            recent = itertools.takewhile(
-                lambda batch: (batch.created_at or noted) >= noted, page
-            )
-            found = [
-                batch.id
-                for batch in recent
-                if (batch.created_at or noted) <= deadline
-                and _size(batch) in (part.requests, None)
-                and batch.id not in known
-            ]
+        """Find out whether a part whose response was lost has its batch.
+
+        If so, it is adopted; else the part is planned again.
+        """
+        # Date has a grain of one second.
+        settle = timedelta(seconds=self._settle + 1)
+        deadline = datetime.fromisoformat(part.waited_until) + settle
+        while part.state == "closing" and not self._apply_adopt(part):
+            now, found = self._candidates(part, deadline)
             if len(found) > 1:
                 self._ask(
                     part,
-                    f"{self._name(part)} may be any of {', '.join(found)}; say which: run again with "
-                    "--adopt ID, or with --adopt none if it is none of them, which sends it again",
+                    f"{self._name(part)} may be any of {', '.join(found)}; say which: run "
+                    "again with --adopt ID, or with --adopt none if it is none of them, "
+                    "which sends it again",
                 )
             elif found:
                 self._note(part, "created", found[0], is_adopted=True)
             elif now >= deadline:
                 self._note(part, "planned")
             else:
-                self._progress.live(
+                self._progress.status_line(
                     f"{self._name(part)}: looking whether its batch was made",
                     f"until {deadline:%H:%M:%S}",
                 )
-                time.sleep(
-                    min(self._interval or POLL_FIRST, (deadline - now).total_seconds())
-                )
+                left = (deadline - now).total_seconds()
+                time.sleep(min(self._interval or POLL_FIRST, left))
 
-    def _obey(self, part: _Part) -> bool:
-        """Do with a part what --adopt says, if a run has stopped to ask for it; tell whether that was so."""
-        word = self._adopt
-        if not word or not part.is_asked:
+    def _candidates(
+        self, part: _Part, deadline: datetime
+    ) -> tuple[datetime, list[str]]:
+        """Return the server's time, and the ids of the batches that may be the part's."""
+        # The clocks of a gateway and of the API differ.
+        noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=10)
+        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
+        page = self._batches.list(limit=100)
+        now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
+        found = []
+        for batch in page:
+            created_at = batch.created_at or noted
+            if created_at < noted:
+                break
+            has_size = _size(batch) in (part.requests, None)
+            if created_at <= deadline and has_size and batch.id not in known:
+                found.append(batch.id)
+        return now, found
+
+    def _apply_adopt(self, part: _Part) -> bool:
+        """Do with a part what --adopt says; tell whether that was so.
+
+        It holds for the part about which a run has stopped to ask, and for no other.
+        """
+        batch_id = self._adopt
+        if not batch_id or not part.is_asked:
             return False
-        if word in (
-            other.batch_id for other in self._journal.parts if other is not part
-        ):
-            raise JobError(
-                f"Batch {word} is that of another part, and not of {self._name(part)}"
-            )
-        batch = None if word == "none" else self._batches.retrieve(word)
-        if batch and _size(batch) not in (part.requests, None):
-            raise JobError(
-                f"Batch {word} has {_size(batch)} requests, and {self._name(part)} has {part.requests}"
-            )
-        if batch:
-            self._note(part, "created", word, is_adopted=True)
-        else:
+        if batch_id == "none":
             self._note(part, "planned")
+            return True
+        others = [other for other in self._journal.parts if other is not part]
+        if batch_id in [other.batch_id for other in others]:
+            raise JobError(
+                f"Batch {batch_id} is that of another part, and not of {self._name(part)}"
+            )
+        size = _size(self._batches.retrieve(batch_id))
+        if size not in (part.requests, None):
+            raise JobError(
+                f"Batch {batch_id} has {size} requests, and {self._name(part)} has "
+                f"{part.requests}"
+            )
+        self._note(part, "created", batch_id, is_adopted=True)
         return True
 
     def _ask(self, part: _Part, question: str) -> None:
         """Stop, and take the next run's --adopt as the answer."""
-        for other in self._journal.parts:  # an earlier question is answered no more
+        # An earlier question is not answered any longer.
+        for other in self._journal.parts:
             other.is_asked = other is part
         self._save()
         raise JobError(question)
 
-    # -- wait
+    # Wait
 
-    def _outlive(self, error: APIError) -> None:
-        time.sleep(self._delay(error) or POLL_FIRST)
+    def _wait_and_retry(self, error: APIError) -> None:
+        seconds = self._seconds_asked(error)
+        time.sleep(POLL_FIRST if seconds is None else seconds)
 
-    def _delay(self, error: APIError) -> float | None:
-        """Tell the error, and return the seconds that it asks for; raise it before the first answer, or if it stays."""
-        if not (error._is_transient and self._is_answered):
+    def _seconds_asked(self, error: APIError) -> float | None:
+        """Tell the error, and return the seconds that its response asks to wait, or None.
+
+        Raises the error before the first response of the API, or if it stays.
+        """
+        if not (error._is_transient and self._has_response):
             raise error
-        if isinstance(error, RateLimitError) and "spend_limit" in str(error.error_code):
-            raise JobError(
-                f"{error}.  It stays so until the limit is raised; then run again to go on"
-            ) from error
-        self._progress.live(f"waiting: {error}")
+        is_limit = "spend_limit" in str(getattr(error, "error_code", None))
+        if isinstance(error, RateLimitError) and is_limit:
+            message = f"{error}.  It stays so until the limit is raised; then run again to go on"
+            raise JobError(message) from error
+        self._progress.status_line(f"waiting: {error}")
         return _retry_after(error.headers)
 
-    def _gather(self, longest: float = POLL_LONGEST, is_shown: bool = True) -> None:
-        """Poll the batches once, collect those that have ended, and sleep until the next round."""
+    def _poll(self, longest: float = POLL_MAX, is_shown: bool = True) -> None:
+        """Poll the batches once, collect those that have ended, and sleep until the next
+        poll, at most ``longest`` seconds.
+        """
         running, delays = [], [longest]
-        for part in [part for part in self._journal.parts if part.state == "created"]:
-            polls = self._polls_by_id.setdefault(
-                part.batch_id, self._batches._polls(part.batch_id, self._interval)
-            )
-            try:
-                outcome, delay = next(polls)
-            except NotFoundError as error:
-                del self._polls_by_id[part.batch_id]  # it has ended with this
-                self._lost(part, f"the API knows it no longer ({error})")
-                delays.append(0.0)
-                continue
-            if not isinstance(outcome, MessageBatch):
-                self._progress.live(f"waiting: {outcome}")
-            elif outcome.processing_status == "ended":
-                self._collect(part, outcome)
-                delay = 0.0
-            else:
-                if part.is_asked:  # it is there after all
-                    part.is_asked = False
-                    self._save()
-                running.append(outcome)
-            delays.append(delay)
+        for part in self._journal.parts:
+            if part.state == "created":
+                batch, delay = self._poll_part(part)
+                delays.append(delay)
+                if batch:
+                    running.append(batch)
         if running and is_shown:
             self._progress.batches(running, len(self._journal.parts))
         time.sleep(min(delays))
 
-    def _lost(self, part: _Part, why: str) -> None:
+    def _poll_part(self, part: _Part) -> tuple[MessageBatch | None, float]:
+        """Poll a part once; return its batch if it is running, and the seconds to wait."""
+        polls = self._polls_by_id.get(part.batch_id or "")
+        if not polls:
+            polls = self._batches._polls(part.batch_id or "", self._interval)
+            self._polls_by_id[part.batch_id or ""] = polls
+        try:
+            outcome, delay = next(polls)
+        except NotFoundError as error:
+            # The generator has ended with this.
+            del self._polls_by_id[part.batch_id or ""]
+            self._no_results(part, f"the API knows it no longer ({error})")
+            return None, 0.0
+        if not isinstance(outcome, MessageBatch):
+            self._progress.status_line(f"waiting: {outcome}")
+            return None, delay
+        if outcome.processing_status == "ended":
+            self._collect(part, outcome)
+            return None, 0.0
+        if part.is_asked:
+            # It is there after all.
+            part.is_asked = False
+            self._save()
+        return outcome, delay
+
+    def _no_results(self, part: _Part, why: str) -> None:
         """Stop for a batch that gives no results, unless --adopt says what to do."""
-        if not self._obey(part):
+        if not self._apply_adopt(part):
             self._ask(
                 part,
-                f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  With the key of "
-                "the right workspace, run again; or send the part again, and pay again: --adopt none",
+                f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  "
+                "With the key of the right workspace, run again; or send the part again, "
+                "and pay again: --adopt none",
             )
 
-    # -- collect
+    # Collect
 
     def _collect(self, part: _Part, batch: MessageBatch) -> None:
         """Append the rows of an ended batch to RESULTS.part, from where it stopped."""
         if not batch.results_url:
-            self._lost(
-                part,
-                "they have been archived"
-                if batch.archived_at
-                else "it has no results_url",
-            )
+            reason = "it has no results_url"
+            if batch.archived_at:
+                reason = "they have been archived"
+            self._no_results(part, reason)
             return
         wanted = {request["custom_id"] for _, request in self._requests_in(part)}
-        if part.is_adopted:  # then no row is taken before all are known to be ours
-            for _, row in self._batches.results(batch.id)._rows(set()):
-                if row["custom_id"] not in wanted:
-                    self._progress.say(
-                        f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours"
-                    )
-                    part.foreign.append(batch.id)
-                    self._note(part, "closing")
-                    return
+        # Of an adopted batch, no row is taken before all are known to be ours.
+        if part.is_adopted and self._is_foreign(part, batch, wanted):
+            return
         seen, unsynced = wanted & self._collected, 0
         for line, row in self._batches.results(batch.id)._rows(seen):
             if row["custom_id"] not in wanted:
                 raise JobError(
-                    f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in {self._name(part)}"
+                    f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in "
+                    f"{self._name(part)}"
                 )
             unsynced += self._rows_file.write(line)
             if unsynced > SYNC_BYTES:
                 self._note_rows()
                 unsynced = 0
-        if len(seen) < part.requests:  # of a batch that told no counts
+        # Only a batch that told no counts can end so.
+        if len(seen) < part.requests:
             raise JobError(
-                f"Batch {batch.id}: {len(seen)} of {part.requests} rows came; run again to go on"
+                f"Batch {batch.id}: {len(seen)} of {part.requests} rows came; run again to "
+                "go on"
             )
         part.state = "collected"
         self._note_rows()
-        self._progress.say(f"{self._name(part)}: {len(seen):,} results")
+        self._progress.message(f"{self._name(part)}: {len(seen):,} results")
+
+    def _is_foreign(self, part: _Part, batch: MessageBatch, wanted: set[str]) -> bool:
+        """Tell whether an adopted batch has a row that is not the part's, and note that."""
+        for _, row in self._batches.results(batch.id)._rows(set()):
+            if row["custom_id"] not in wanted:
+                self._progress.message(
+                    f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours"
+                )
+                part.foreign.append(batch.id)
+                self._note(part, "closing")
+                return True
+        return False
 
     def _note_rows(self) -> None:
         _sync(self._rows_file)
         self._journal.collected = os.path.getsize(self._rows_path)
         self._save()
 
-    # -- finish
+    # Finish
 
     def _finish(self) -> bool:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
-        has_rows = (
-            os.path.getsize(self._rows_path) > 0
-        )  # else killed after RESULTS got its name
+        # RESULTS.part is empty after a run that was killed when RESULTS had its name.
+        has_rows = os.path.getsize(self._rows_path) > 0
         rows = self._rows_path if has_rows else self._results
         if not os.path.isfile(rows) or os.path.getsize(rows) != self._journal.collected:
             raise JobError(
-                f"{rows} has not the rows that {self._journal_path} counts; put it back and run again, or "
-                f"remove the journal if you have the results"
+                f"{rows} has not the rows that {self._journal_path} counts; put it back and "
+                "run again, or remove the journal if you have the results"
             )
         summary, failed = self._sum_up(rows)
         if failed:
-            with _new_file(self._failed_path + ".tmp") as file:
-                for line, request in itertools.chain.from_iterable(
-                    map(self._requests_in, self._journal.parts)
-                ):
-                    if request["custom_id"] in failed:
-                        file.write(line.rstrip(b"\n") + b"\n")
-                _sync(file)
-            _publish(self._failed_path + ".tmp", self._failed_path)
-        if sys.platform == "win32":
-            self._rows_file.close()  # an open file can be neither renamed nor removed there
+            self._write_failed(failed)
+        self._release_rows_file()
         if has_rows:
             _publish(self._rows_path, self._results)
         else:
             os.unlink(self._rows_path)
         _sync_folder(self._results)
-        self._progress.say(summary)
+        self._progress.message(summary)
         os.unlink(self._journal_path)
         return not failed
 
+    def _write_failed(self, failed: set[str]) -> None:
+        """Write the requests that did not succeed, as they were, beside RESULTS."""
+        with _new_file(self._failed_path + ".tmp") as file:
+            for part in self._journal.parts:
+                for line, request in self._requests_in(part):
+                    if request["custom_id"] in failed:
+                        file.write(line.rstrip(b"\n") + b"\n")
+            _sync(file)
+        _publish(self._failed_path + ".tmp", self._failed_path)
+
     def _sum_up(self, path: str) -> tuple[str, set[str]]:
-        """Return the summary in words, and the custom_ids that did not succeed."""
+        """Return the summary as text, and the custom_ids that did not succeed."""
         outcomes: Counter[str] = Counter()
         errors: Counter[str] = Counter()
         tokens: Counter[str] = Counter()
         failed = set()
         with open(path, "rb") as rows:
             for row in map(MessageBatchIndividualResponse, iter_json_lines(rows)):
-                result = (
-                    row.result
-                    if isinstance(row.result, MessageBatchResult)
-                    else MessageBatchResult()
-                )
+                result = row.result
+                if not isinstance(result, MessageBatchResult):
+                    result = MessageBatchResult()
                 outcomes[str(result.type)] += 1
                 if result.type != "succeeded":
                     failed.add(row.custom_id)
-                usage, error = (
-                    getattr(result.message, "usage", None),
-                    getattr(result.error, "error", None),
-                )
+                usage = getattr(result.message, "usage", None)
                 if isinstance(usage, Usage):
-                    tokens.update(
-                        {
-                            name: n
-                            for name, n in usage.__dict__.items()
-                            if isinstance(n, int)
-                        }
-                    )
+                    for name, number in vars(usage).items():
+                        tokens[name] += number if isinstance(number, int) else 0
+                error = getattr(result.error, "error", None)
                 if isinstance(error, ErrorResponse):
                     errors[f"{error.type}: {error.message}"] += 1
         return self._summary(outcomes, errors, tokens, failed), failed
@@ -2688,31 +3015,26 @@ class Job:
         tokens: Counter[str],
         failed: set[str],
     ) -> str:
-        tokens_in = sum(
-            tokens[f"{kind}input_tokens"]
-            for kind in ("", "cache_creation_", "cache_read_")
-        )
-        elapsed = datetime.now(timezone.utc) - datetime.fromisoformat(
-            self._journal.started_at
-        )
-        batches = (
-            part.batch_id + (" (adopted)" if part.is_adopted else "")
-            for part in self._journal.parts
-        )
-        lines = [
-            f"{sum(outcomes.values()):,} requests: "
-            + ", ".join(f"{n:,} {kind}" for kind, n in outcomes.items())
-        ]
-        lines += [f"  {n:,} × {words}" for words, n in errors.most_common(5)]
-        lines += [
-            f"{tokens_in:,} tokens in, {tokens['output_tokens']:,} out; {_clock(elapsed)} elapsed"
-        ]
-        lines += [f"batches: {', '.join(batches)}"]
+        counts = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+        lines = [f"{sum(outcomes.values()):,} requests: {counts}"]
+        for message, count in errors.most_common(5):
+            lines.append(f"  {count:,} × {message}")
+        prefixes = ("", "cache_creation_", "cache_read_")
+        tokens_in = sum(tokens[f"{prefix}input_tokens"] for prefix in prefixes)
+        tokens_out = tokens["output_tokens"]
+        started_at = datetime.fromisoformat(self._journal.started_at)
+        elapsed = _clock(datetime.now(timezone.utc) - started_at)
+        lines.append(f"{tokens_in:,} tokens in, {tokens_out:,} out; {elapsed} elapsed")
+        batches = []
+        for part in self._journal.parts:
+            mark = " (adopted)" if part.is_adopted else ""
+            batches.append(part.batch_id + mark)
+        lines.append(f"batches: {', '.join(batches)}")
         if failed:
-            lines += [
+            lines.append(
                 f"what did not succeed, ready to be run again: {self._failed_path}"
-            ]
-        lines += [f"results: {self._results}"]
+            )
+        lines.append(f"results: {self._results}")
         return "\n".join(lines)
 
     def _save(self) -> None:
@@ -2720,9 +3042,35 @@ class Job:
 
     def _name(self, part: _Part) -> str:
         parts = self._journal.parts
-        return (
-            f"part {parts.index(part) + 1} of {len(parts)} ({part.requests:,} requests)"
-        )
+        number = parts.index(part) + 1
+        return f"part {number} of {len(parts)} ({part.requests:,} requests)"
+
+
+def _is_full(part: _Part, size: int) -> bool:
+    """Tell whether a part has no room for a request of so many bytes."""
+    is_many = part.requests == MAX_BATCH_REQUESTS
+    return is_many or part.bytes + 1 + size > MAX_BATCH_BYTES
+
+
+def _add(part: _Part, size: int, digest: str, place: str) -> None:
+    """Add a request to a part.  Raises InvalidRequestsError if it is too large for any."""
+    part.digest = digest
+    part.requests += 1
+    part.bytes += 1 + size
+    if part.bytes > MAX_BATCH_BYTES:
+        message = f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
+        raise InvalidRequestsError(message)
+
+
+def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str:
+    counts = ", ".join(f"{model} ({count:,})" for model, count in models.items())
+    return (
+        f"requests: {sum(part.requests for part in parts):,}\n"
+        f"parts: {len(parts):,}\n"
+        f"bytes: {sum(part.bytes for part in parts):,}\n"
+        f"models: {counts}\n"
+        f"max_tokens: {max_tokens:,}"
+    )
 
 
 def _refuse_existing(*paths: str) -> None:
@@ -2739,7 +3087,8 @@ def _clock(span: timedelta) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-# ---- Sandbox ---------------------------------------------------------------------------------------------------
+# ---- Sandbox -------------------------------------------------------------------------
+# A stand-in of the API on 127.0.0.1, for a first try and for tests.
 
 
 @dataclass
@@ -2748,9 +3097,8 @@ class _SandboxBatch:
     id: str
     created_at: datetime
     ends: datetime
-    requests: list[
-        tuple[str, str, str | None]
-    ]  # custom_id, model, and why it is refused, if so; never the bodies
+    # custom_id, model, and why the request is refused, or None; never the bodies.
+    requests: list[tuple[str, str, str | None]]
     cancel_initiated_at: datetime | None = None
 
     def is_ended(self) -> bool:
@@ -2767,70 +3115,62 @@ class _SandboxBatch:
 
     def show(self) -> dict[str, Any]:
         """Return the MessageBatch's JSON as it is now."""
-        ended, counts = (
-            self.is_ended(),
-            dict.fromkeys(
-                ("processing", "succeeded", "errored", "canceled", "expired"), 0
-            ),
-        )
+        ended = self.is_ended()
+        names = ("processing", "succeeded", "errored", "canceled", "expired")
+        counts = dict.fromkeys(names, 0)
         for custom_id, _, refusal in self.requests:
-            counts[self.outcome(custom_id, refusal) if ended else "processing"] += 1
+            outcome = self.outcome(custom_id, refusal) if ended else "processing"
+            counts[outcome] += 1
+        status = "canceling" if self.cancel_initiated_at else "in_progress"
+        results_url = f"{self.url}{_BATCHES}/{self.id}/results"
         return {
             "id": self.id,
             "type": "message_batch",
             "request_counts": counts,
-            "processing_status": "ended"
-            if ended
-            else "canceling"
-            if self.cancel_initiated_at
-            else "in_progress",
+            "processing_status": "ended" if ended else status,
             "created_at": self.created_at,
             "expires_at": self.created_at + timedelta(hours=24),
             "ended_at": self.ends if ended else None,
             "cancel_initiated_at": self.cancel_initiated_at,
             "archived_at": None,
-            "results_url": f"{self.url}{_BATCHES}/{self.id}/results" if ended else None,
+            "results_url": results_url if ended else None,
         }
 
     def rows(self) -> Iterator[bytes]:
-        """Yield the lines of results."""
-        for number, (custom_id, model, refusal) in enumerate(
-            reversed(self.requests)
-        ):  # the API promises no order
+        """Yield the lines of results, in another order: the API promises none."""
+        for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):
             result: dict[str, Any] = {"type": self.outcome(custom_id, refusal)}
             if result["type"] == "errored":
-                error = {
-                    "type": "invalid_request_error",
-                    "message": f"{refusal} (says the sandbox)",
-                }
+                message = f"{refusal} (says the sandbox)"
+                error = {"type": "invalid_request_error", "message": message}
                 result["error"] = {"type": "error", "error": error, "request_id": None}
             elif result["type"] == "succeeded":
-                result["message"] = {
-                    "id": f"msg_sandbox_{number}",
-                    "type": "message",
-                    "role": "assistant",
-                    "model": model,
-                    "content": [
-                        {
-                            "type": "text",
-                            "text": "This is the sandbox's answer; no model was asked.",
-                        }
-                    ],
-                    "stop_reason": "end_turn",
-                    "stop_sequence": None,
-                    "usage": {
-                        "input_tokens": 10,
-                        "output_tokens": 12,
-                        "service_tier": "batch",
-                        "cache_creation_input_tokens": 0,
-                        "cache_read_input_tokens": 0,
-                        "cache_creation": {
-                            "ephemeral_5m_input_tokens": 0,
-                            "ephemeral_1h_input_tokens": 0,
-                        },
-                    },
-                }
+                result["message"] = _sandbox_message(number, model)
             yield _encode_json({"custom_id": custom_id, "result": result}) + b"\n"
+
+
+def _sandbox_message(number: int, model: str) -> dict[str, Any]:
+    text = "This is the sandbox's answer; no model was asked."
+    return {
+        "id": f"msg_sandbox_{number}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 10,
+            "output_tokens": 12,
+            "service_tier": "batch",
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 0,
+                "ephemeral_1h_input_tokens": 0,
+            },
+        },
+    }
 
 
 _SANDBOX_MODELS: list[dict[str, Any]] = [
@@ -2855,90 +3195,85 @@ _SANDBOX_MODELS: list[dict[str, Any]] = [
 
 
 class Sandbox:
-    """The API's stand-in, a real HTTP server on 127.0.0.1: no key, no network beyond this machine, no cost.
+    """A stand-in of the API: a real HTTP server on 127.0.0.1.
 
-    ::
+    It needs no key, no network beyond this machine, and costs nothing. ::
 
         with Sandbox() as sandbox:
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
 
-    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.  ``url``: for base_url; it
-    answers inside the ``with`` block.  Rows: ``errored`` what the API refuses inside params, ``canceled`` after a
-    cancel, ``expired`` where custom_id begins so, else ``succeeded``.
+    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.
+    ``url``: for base_url; it responds inside the ``with`` block.  Rows: ``errored`` for
+    what the API refuses inside params, ``canceled`` after a cancel, ``expired`` if
+    custom_id begins so, else ``succeeded``.
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
         from threading import Lock
 
-        self._seconds, self._lock = timedelta(seconds=seconds), Lock()
-        self._batches: dict[str, _SandboxBatch] = {}  # oldest first
+        self._seconds = timedelta(seconds=seconds)
+        self._lock = Lock()
+        # Oldest first.
+        self._batches: dict[str, _SandboxBatch] = {}
         self._server = _sandbox_server(self, port)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         from threading import Thread
 
-        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        serve = self._server.serve_forever
+        Thread(target=serve, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(
+    def _respond(
         self, call: str, query: Mapping[str, list[str]], headers: Any, raw: bytes
     ) -> Any:
-        """Return the answer's JSON, or an iterator of rows.  Raises ValueError for a 400, else what the client will."""
+        """Return the response's JSON, or an iterator of rows.
+
+        Raises ValueError for a 400, else the error that the client will raise.
+        """
         if not (headers.get("authorization") or headers.get("x-api-key")):
-            raise AuthenticationError(
-                "the sandbox wants a key, any key", type="authentication_error"
-            )
+            message = "the sandbox wants a key, any key"
+            raise AuthenticationError(message, type="authentication_error")
         if call == "POST /v1/messages/count_tokens":
             return self._count_tokens(_sandbox_json(raw))
         if call == f"POST {_BATCHES}":
-            return self._create(
-                _sandbox_json(raw), headers.get("anthropic-version", "")
-            )
+            return self._create(_sandbox_json(raw), headers.get("anthropic-version"))
         if call == f"GET {_BATCHES}":
-            return _sandbox_page(
-                [batch.show() for batch in reversed(self._batches.values())], query
-            )
+            batches = reversed(self._batches.values())
+            return _sandbox_page([batch.show() for batch in batches], query)
         if call == "GET /v1/models":
             wanted = query.get("lifecycle[]", ["active", "deprecated"])
-            return _sandbox_page(
-                [model for model in _SANDBOX_MODELS if model["lifecycle"] in wanted],
-                query,
-            )
+            models = [one for one in _SANDBOX_MODELS if one["lifecycle"] in wanted]
+            return _sandbox_page(models, query)
+        response = self._find(call)
+        if response is None:
+            message = f"the sandbox has no {call}, or not yet"
+            raise NotFoundError(message, type="not_found_error")
+        return response
+
+    def _find(self, call: str) -> Any:
+        """Return the response for a model or a batch; None if there is none, or not yet."""
         for model in _SANDBOX_MODELS:
-            if call.partition("GET /v1/models/")[2] in (
-                model["id"],
-                re.sub(r"-\d{8}$", "", model["id"]),
-            ):  # or alias
+            alias = re.sub(r"-\d{8}$", "", model["id"])
+            if call.partition("GET /v1/models/")[2] in (model["id"], alias):
                 return model
         method, _, path = call.partition(_BATCHES + "/")
         batch_id, _, action = path.partition("/")
-        answer = (
-            self._act(method + action, self._batches[batch_id])
-            if batch_id in self._batches
-            else None
-        )
-        if answer is None:
-            raise NotFoundError(
-                f"the sandbox has no {call}, or not yet", type="not_found_error"
-            )
-        return answer
+        if batch_id not in self._batches:
+            return None
+        return self._act(method + action, self._batches[batch_id])
 
-    def _create(self, body: Any, version: str) -> dict[str, Any]:
-        requests = body.get("requests") if isinstance(body, dict) else None
-        if (
-            not isinstance(requests, list)
-            or not requests
-            or len(requests) > MAX_BATCH_REQUESTS
-            or len(body) > 1
-        ):
-            raise ValueError(
-                "requests: 1 to 100,000 are allowed, and nothing beside them"
-            )
+    def _create(self, body: Any, version: str | None) -> dict[str, Any]:
+        requests: Any = body.get("requests") if isinstance(body, dict) else None
+        is_alone = isinstance(requests, list) and len(body) == 1
+        if not is_alone or not 0 < len(requests) <= MAX_BATCH_REQUESTS:
+            message = "requests: 1 to 100,000 are allowed, and nothing beside them"
+            raise ValueError(message)
         seen: set[str] = set()
         kept = []
         for index, request in enumerate(requests):
@@ -2947,47 +3282,33 @@ class Sandbox:
             except ValueError as error:
                 raise ValueError(f"requests.{index}: {error}") from None
             params = request["params"]
-            kept.append(
-                (
-                    request["custom_id"],
-                    str(params.get("model")),
-                    _later_refusal(params, version),
-                )
-            )
+            refusal = _later_refusal(params, version or "")
+            kept.append((request["custom_id"], str(params.get("model")), refusal))
         now = datetime.now(timezone.utc)
-        batch = _SandboxBatch(
-            self.url,
-            f"msgbatch_sandbox_{os.urandom(8).hex()}",
-            now,
-            now + self._seconds,
-            kept,
-        )
+        batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
+        batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
         self._batches[batch.id] = batch
         return batch.show()
 
     def _act(self, action: str, batch: _SandboxBatch) -> Any:
-        """Return the answer to an action on a batch, None where there is none, or not yet."""
+        """Return the response to an action on a batch, None if there is none, or not yet."""
         is_ended = batch.is_ended()
-        if action == "GET results" and is_ended:
-            return batch.rows()
-        if action == "DELETE " and is_ended:
-            return {
-                "id": self._batches.pop(batch.id).id,
-                "type": "message_batch_deleted",
-            }
+        if action == "GET results":
+            return batch.rows() if is_ended else None
         if action == "DELETE ":
-            raise ValueError("the batch is in progress: cancel it before you delete it")
+            if not is_ended:
+                message = "the batch is in progress: cancel it before you delete it"
+                raise ValueError(message)
+            del self._batches[batch.id]
+            return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
             batch.cancel_initiated_at = datetime.now(timezone.utc)
             batch.ends = batch.cancel_initiated_at + self._seconds
         return batch.show() if action in ("GET ", "POST cancel") else None
 
     def _count_tokens(self, body: Any) -> dict[str, Any]:
-        if (
-            not isinstance(body, dict)
-            or not body.get("model")
-            or not body.get("messages")
-        ):
+        is_object = isinstance(body, dict)
+        if not is_object or not body.get("model") or not body.get("messages"):
             raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
             raise ValueError(f"{name!r}: Extra inputs are not permitted")
@@ -2997,162 +3318,180 @@ class Sandbox:
 def _sandbox_json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"The request body is not valid JSON: {error}") from None
+    except _NOT_JSON as error:
+        message = f"The request body is not valid JSON: {error}"
+        raise ValueError(message) from None
 
 
 def _sandbox_page(
     items: list[dict[str, Any]], query: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
-    limit, after, before = (
-        query.get(name, [""])[-1] for name in ("limit", "after_id", "before_id")
-    )
+    limit = query.get("limit", ["20"])[-1]
+    after = query.get("after_id", [""])[-1]
+    before = query.get("before_id", [""])[-1]
     ids = [item["id"] for item in items]
-    size = int(limit) if limit.isdecimal() else 0 if limit else 20
-    if not 1 <= size <= 1000 or (after and before) or not {after, before} <= {"", *ids}:
+    size = int(limit) if limit.isdecimal() else 0
+    is_known = {after, before} <= {"", *ids}
+    if not 1 <= size <= 1000 or (after and before) or not is_known:
         raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
-    rest = items[
-        ids.index(after) + 1 if after else 0 : ids.index(before) if before else None
-    ]
-    page, more = (rest[-size:], rest[:-size]) if before else (rest[:size], rest[size:])
-    first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    return {"data": page, "has_more": bool(more), "first_id": first, "last_id": last}
+    if before:
+        rest = items[: ids.index(before)]
+        page, more = rest[-size:], rest[:-size]
+    else:
+        rest = items[ids.index(after) + 1 :] if after else items
+        page, more = rest[:size], rest[size:]
+    return {
+        "data": page,
+        "has_more": bool(more),
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
 
 
 def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
-    from http.server import (
-        ThreadingHTTPServer,
-    )  # not at the top: the client has no use for it
+    # It is imported here because the client has no use for it.
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *args: Any) -> None:
-            if not isinstance(
-                sys.exc_info()[1], ConnectionError
-            ):  # a client that went away is no news
+            # A client that went away is no news.
+            if not isinstance(sys.exc_info()[1], ConnectionError):
                 super().handle_error(*args)
-
-    return Server(("127.0.0.1", port), _sandbox_handler(sandbox))
-
-
-def _sandbox_handler(sandbox: Sandbox) -> Any:
-    from http.server import BaseHTTPRequestHandler
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-        wbufsize = -1  # head and body in one packet
+        # Head and body go out in one packet.
+        wbufsize = -1
 
-        def answer(self) -> None:
-            """Answer one request."""
+        def respond(self) -> None:
+            """Respond to one request."""
             _sandbox_respond(sandbox, self)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_DELETE = respond
 
         def log_message(self, *args: object) -> None:
             """Keep quiet."""
 
-    return Handler
+    return Server(("127.0.0.1", port), Handler)
 
 
 def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
-    """Answer one request, in chunks, as the API sends rows."""
+    """Respond to one request, in chunks, as the API sends rows."""
     raw = handler.rfile.read(int(handler.headers.get("content-length") or 0))
     path, _, query = handler.path.partition("?")
+    call = f"{handler.command} {urllib.parse.unquote(path)}"
+    params = urllib.parse.parse_qs(query, keep_blank_values=True)
     status, request_id = 200, f"req_sandbox_{os.urandom(6).hex()}"
     try:
-        call = f"{handler.command} {urllib.parse.unquote(path)}"
         with sandbox._lock:
-            given = sandbox._answer(
-                call, urllib.parse.parse_qs(query), handler.headers, raw
-            )
+            response = sandbox._respond(call, params, handler.headers, raw)
     except (APIStatusError, ValueError) as error:
-        status, kind = (
-            getattr(error, "status_code", 400),
-            getattr(error, "type", "invalid_request_error"),
-        )
-        given = {
+        status = getattr(error, "status_code", 400)
+        error_type = getattr(error, "type", "invalid_request_error")
+        response = {
             "type": "error",
-            "error": {"type": kind, "message": str(error)},
+            "error": {"type": error_type, "message": str(error)},
             "request_id": request_id,
         }
-    is_json = isinstance(given, dict)
+    is_json = isinstance(response, dict)
     handler.send_response(status)
     handler.send_header("request-id", request_id)
     handler.send_header("anthropic-organization-id", "sandbox")
     handler.send_header("transfer-encoding", "chunked")
-    handler.send_header(
-        "content-type", "application/json" if is_json else "application/x-jsonl"
-    )
-    if is_json and given.get("processing_status") in ("in_progress", "canceling"):
-        handler.send_header("retry-after", "1")  # the polling interval
+    content_type = "application/json" if is_json else "application/x-jsonl"
+    handler.send_header("content-type", content_type)
+    if is_json and response.get("processing_status") in ("in_progress", "canceling"):
+        # The polling interval.
+        handler.send_header("retry-after", "1")
     handler.end_headers()
-    for block in [_encode_json(given)] if is_json else given:
+    for block in [_encode_json(response)] if is_json else response:
         handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
     handler.wfile.write(b"0\r\n\r\n")
 
 
-# ---- Command line ----------------------------------------------------------------------------------------------
+# ---- Command line --------------------------------------------------------------------
+# A command is a function of the parsed arguments that returns an exit status, None for 0.
+# Output goes to standard output, what is for a person to standard error.
 
 
 class _Progress:
-    """Tells a person on standard error: lines that stay, and on a terminal one that lives."""
+    """Tells a person on standard error: messages that stay, and a status line.
 
-    _last, _width = (
-        "",
-        0,
-    )  # the line that was shown last, and how wide it stands on the terminal
+    On a terminal the status line is overwritten by the next one.
+    """
+
+    # The status line that was shown last, and its width on the terminal.
+    _last, _width = "", 0
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads: no reason to give up a job
+        # That nobody reads it is no reason to give up a job.
+        with contextlib.suppress(OSError):
             print(text, end="", file=sys.stderr, flush=True)
 
-    def say(self, text: str) -> None:
-        """Print what stays."""
+    def message(self, text: str) -> None:
+        """Print a message, which stays."""
         self._write(f"\r{'':{self._width}}\r{text}\n" if self._width else text + "\n")
         self._width = 0
 
-    def live(self, line: str, times: str = "", is_last: bool = False) -> None:
-        """Show the line of the moment; elsewhere than on a terminal only when more of it changes than a request id."""
-        try:
-            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-        ):  # no terminal (Windows, python/cpython#93203), or no file
-            words = re.sub(r" \(request id [^)]*\)", "", line)
-            self._write(line + "\n" if words != self._last else "")
-            self._last = words
-        else:
-            shown = ", ".join(filter(None, (line, times)))[: columns - 1]
+    def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
+        """Show what happens at the moment.
+
+        Elsewhere than on a terminal it is printed only when more than a request id
+        changes, and without times.
+        """
+        columns = _terminal_columns()
+        if columns:
+            shown = ", ".join(filter(None, (text, times)))[: columns - 1]
             self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
+        else:
+            without_id = re.sub(r" \(request id [^)]*\)", "", text)
+            self._write(text + "\n" if without_id != self._last else "")
+            self._last = without_id
 
     def batches(self, batches: list[MessageBatch], parts: int = 1) -> None:
-        """Show batches in one line, which stays once they have ended.  The API moves its counts then: no percentage."""
-        counts = {
-            name: sum(
-                getattr(batch.request_counts, name, None) or 0 for batch in batches
-            )
-            for name in MessageBatchRequestCounts.__annotations__
-        }
+        """Show batches in the status line, which stays once they have ended.
+
+        There is no percentage, because the API moves the counts only at the end.
+        """
+        counts = []
+        for name in MessageBatchRequestCounts.__annotations__:
+            each = [getattr(batch.request_counts, name, None) for batch in batches]
+            total = sum(count or 0 for count in each)
+            if total:
+                counts.append(f"{total:,} {name}")
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
-        now = _http_date(batches[0]._headers.get("date")) or datetime.now(timezone.utc)
+        date_header = batches[0]._headers.get("date")
+        now = _http_date(date_header) or datetime.now(timezone.utc)
         begun = min(batch.created_at or now for batch in batches)
         end = min(batch.expires_at or now for batch in batches)
-        self.live(
-            f"{several}{status}: "
-            + ", ".join(f"{n:,} {name}" for name, n in counts.items() if n),
+        self.status_line(
+            f"{several}{status}: {', '.join(counts)}",
             f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}",
             is_last=status == "ended",
         )
 
 
+def _terminal_columns() -> int | None:
+    """Return the width of the terminal, None if standard error is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except _NOT_A_TERMINAL:
+        return None
+
+
+# What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
+# stream that is no file.
+_NOT_A_TERMINAL = (OSError, ValueError, AttributeError)
+
+
 def _print(value: Any) -> None:
     """Print a text, or an object as JSON."""
-    print(value if isinstance(value, str) else _encode_json(value).decode(), flush=True)
+    text = value if isinstance(value, str) else _encode_json(value).decode()
+    print(text, flush=True)
 
 
 def _print_all(
@@ -3166,29 +3505,29 @@ def _print_all(
         for one in objects:
             _print(one)
         return
-    rows = [
-        head.split(),
-        *(
-            ["" if cell is None else str(cell) for cell in cells(one)]
-            for one in objects
-        ),
-    ]
+    rows = [head.split()]
+    for one in objects:
+        rows.append(["" if cell is None else str(cell) for cell in cells(one)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def _requests_of(path: str) -> Iterator[Any]:
-    """Yield the requests of a file, "-" being standard input.  Raises InvalidRequestsError."""
-    with (
-        contextlib.nullcontext(sys.stdin.buffer)
-        if path == "-"
-        else _open_requests(path)
-    ) as file:
-        for _, _, request, _ in _read_requests(
-            file, "standard input" if path == "-" else path
-        ):
-            yield request
+    """Yield the requests of a file, "-" being standard input.
+
+    Raises InvalidRequestsError.
+    """
+    if path == "-":
+        yield from _requests_in(sys.stdin.buffer, "standard input")
+    else:
+        with _open_requests(path) as file:
+            yield from _requests_in(file, path)
+
+
+def _requests_in(file: Iterable[bytes], name: str) -> Iterator[Any]:
+    for _, _, request, _ in _read_requests(file, name):
+        yield request
 
 
 def _open_requests(path: str) -> io.BufferedReader:
@@ -3201,57 +3540,50 @@ def _open_requests(path: str) -> io.BufferedReader:
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
-    if args.requests == "-" or (
-        os.path.exists(args.requests) and not os.path.isfile(args.requests)
-    ):
-        raise InvalidRequestsError(
-            f"{args.requests}: run needs a regular file, to read it again"
-        )
+    is_special = os.path.exists(args.requests) and not os.path.isfile(args.requests)
+    if args.requests == "-" or is_special:
+        message = f"{args.requests}: run needs a regular file, to read it again"
+        raise InvalidRequestsError(message)
     _open_requests(args.requests).close()
-    options = {
-        name: getattr(args, name)
-        for name in ("progress", "poll_interval", "settle", "adopt")
-    }
+    names = ("progress", "poll_interval", "settle", "adopt")
+    options = {name: getattr(args, name) for name in names}
     if args.dry_run:
-        _print(
-            Job(Anthropic(), args.requests, args.output or "results", **options).plan()[
-                1
-            ]
-        )
+        job = Job(Anthropic(), args.requests, args.output or "results", **options)
+        _print(job.plan()[1])
         return 0
     if args.sandbox:
-        if os.path.exists(args.output + ".job"):
-            raise JobError(
-                f"{args.output}.job is of a real run, untouched by --sandbox: name another RESULTS"
-            )
-        with Sandbox() as sandbox, _folder_beside(args.output) as folder:
-            client = Anthropic(base_url=sandbox.url, api_key="sandbox")
-            return (
-                0
-                if Job(
-                    client, args.requests, args.output, folder=folder, **options
-                ).run()
-                else 3
-            )
+        return _run_in_sandbox(args, options)
     job = Job(Anthropic(), args.requests, args.output, **options)
-    args.going_on = lambda: (
-        job.open_batches
-    )  # those in the sandbox end with this process
+    args.open_batches = lambda: job.open_batches
     return 0 if job.run() else 3
 
 
+def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
+    if os.path.exists(args.output + ".job"):
+        raise JobError(
+            f"{args.output}.job is of a real run, untouched by --sandbox: name another "
+            "RESULTS"
+        )
+    with Sandbox() as sandbox, _folder_beside(args.output) as folder:
+        client = Anthropic(base_url=sandbox.url, api_key="sandbox")
+        job = Job(client, args.requests, args.output, folder=folder, **options)
+        return 0 if job.run() else 3
+
+
 def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(
-        prefix=".claude-batches-", dir=os.path.dirname(os.path.abspath(path))
-    )
+    folder = os.path.dirname(os.path.abspath(path))
+    return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=folder)
 
 
 def _create_command(args: Any) -> None:
     batch = Anthropic().messages.batches.create(requests=_requests_of(args.requests))
     try:
         _print(batch)
-    except OSError:  # a closed pipe, too: who misses the id pays again
-        args.progress.say(f"the batch was made, but could not be printed: {batch.id}")
+    except OSError:
+        # A closed pipe, too: who does not see the id pays again.
+        args.progress.message(
+            f"the batch was made, but could not be printed: {batch.id}"
+        )
         raise
 
 
@@ -3260,139 +3592,119 @@ def _act_command(args: Any) -> None:
 
 
 def _wait_command(args: Any) -> int:
-    def seen(batch: MessageBatch) -> MessageBatch:
-        args.going_on = lambda: [args.id] if batch.processing_status != "ended" else []
-        return batch
+    def note(batch: MessageBatch) -> None:
+        is_ended = batch.processing_status == "ended"
+        args.open_batches = lambda: [] if is_ended else [args.id]
+
+    def show(batch: MessageBatch) -> None:
+        note(batch)
+        args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
-    with contextlib.suppress(
-        NotFoundError
-    ):  # which wait() forgives for a while: the batch may be fresh
-        seen(
-            batches.retrieve(args.id)
-        )  # else it would wait through what is wrong from the start
-    batch = batches.wait(
-        args.id,
-        poll_interval=args.poll_interval,
-        on_poll=lambda batch: args.progress.batches([seen(batch)]),
-    )
+    # The first request is not wait(), which would wait through what is wrong from the
+    # start.  A 404 is ignored, because the batch may be fresh.
+    with contextlib.suppress(NotFoundError):
+        note(batches.retrieve(args.id))
+    batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
-    return (
-        3
-        if batch.request_counts and _size(batch) != batch.request_counts.succeeded
-        else 0
-    )
+    counts = batch.request_counts
+    return 3 if counts and _size(batch) != counts.succeeded else 0
 
 
 def _list_command(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
-        created = (
-            batch.created_at
-            and f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
-        )
-        return (
-            batch.id,
-            batch.processing_status,
-            created,
-            _size(batch),
-            counts.succeeded,
-            counts.errored,
-        )
+        created = None
+        if batch.created_at:
+            created = f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+        status, size = batch.processing_status, _size(batch)
+        return batch.id, status, created, size, counts.succeeded, counts.errored
 
-    newest = itertools.islice(
-        Anthropic().messages.batches.list(limit=min(args.limit, 1000)), args.limit
-    )
+    page = Anthropic().messages.batches.list(limit=min(args.limit, 1000))
+    newest = itertools.islice(page, args.limit)
     _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
 
 def _models_command(args: Any) -> None:
     def cells(model: ModelInfo) -> Iterable[object]:
-        can = ((model.capabilities or OpenObject()).batch or OpenObject()).supported
+        batch = (model.capabilities or OpenObject()).batch or OpenObject()
+        supported = {True: "yes", False: "no"}.get(batch.supported)
         created = model.created_at and f"{model.created_at:%Y-%m-%d}"
-        return (
-            model.id,
-            model.display_name,
-            model.lifecycle,
-            created,
-            {True: "yes", False: "no"}.get(can),
-        )
+        return model.id, model.display_name, model.lifecycle, created, supported
 
+    models = Anthropic().models
     if args.id:
-        _print(Anthropic().models.retrieve(args.id))
+        _print(models.retrieve(args.id))
     else:
-        _print_all(
-            args,
-            Anthropic().models.list(limit=1000),
-            "ID NAME LIFECYCLE CREATED BATCH",
-            cells,
-        )
+        page = models.list(limit=1000)
+        _print_all(args, page, "ID NAME LIFECYCLE CREATED BATCH", cells)
 
 
 def _results_command(args: Any) -> int:
-    if args.output:
-        _refuse_existing(args.output)
-    with contextlib.ExitStack() as stack:
-        folder = args.output and stack.enter_context(_folder_beside(args.output))
-        results = stack.enter_context(Anthropic().messages.batches.results(args.id))
-        path = folder and os.path.join(folder, "results")
-        file = (
-            stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
-            if path
-            else sys.stdout
-        )
-        failed = 0
-        for line, row in results._rows(set()):
-            file.write(line.decode())
-            failed += (
-                getattr(MessageBatchIndividualResponse(row).result, "type", None)
-                != "succeeded"
-            )
-        if path:
+    if not args.output:
+        with Anthropic().messages.batches.results(args.id) as results:
+            return _write_rows(results, sys.stdout)
+    _refuse_existing(args.output)
+    with _folder_beside(args.output) as folder:
+        path = os.path.join(folder, "results")
+        results = Anthropic().messages.batches.results(args.id)
+        with results, open(path, "w", encoding="utf-8", newline="\n") as file:
+            status = _write_rows(results, file)
             _sync(file)
-            file.close()
-            _publish(path, args.output)
+        _publish(path, args.output)
+    return status
+
+
+def _write_rows(results: Results, file: Any) -> int:
+    """Write rows to a file, and return the exit status."""
+    failed = 0
+    for line, row in results._rows(set()):
+        file.write(line.decode())
+        result = MessageBatchIndividualResponse(row).result
+        failed += getattr(result, "type", None) != "succeeded"
     return 3 if failed else 0
 
 
 def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
-        file.writelines(
-            _encode_json(request) + b"\n" for request in _requests_of(args.requests)
-        )
-        file.seek(0)  # all are checked before the first one is sent
+        # All are checked before the first one is sent.
+        for request in _requests_of(args.requests):
+            file.write(_encode_json(request) + b"\n")
+        file.seek(0)
         for request in iter_json_lines(file):
+            custom_id = request["custom_id"]
             try:
                 count = _count(client, request["params"])
             except APIError as error:
-                raise AnthropicError(
-                    f"custom_id {request['custom_id']!r}: {error}"
-                ) from error
-            _print(f"{request['custom_id']}\t{count}")
+                raise AnthropicError(f"custom_id {custom_id!r}: {error}") from error
+            _print(f"{custom_id}\t{count}")
             total += count
-    args.progress.say(f"{total:,} input tokens in all")
+    args.progress.message(f"{total:,} input tokens in all")
 
 
 def _sandbox_command(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
-    _print(f"export ANTHROPIC_BASE_URL={sandbox.url}\nexport ANTHROPIC_API_KEY=sandbox")
+    _print(f"export ANTHROPIC_BASE_URL={sandbox.url}")
+    _print("export ANTHROPIC_API_KEY=sandbox")
     sandbox._server.serve_forever()
 
 
 def _number(
-    kind: Callable[[str], float], least: float, end: float
+    convert: Callable[[str], float], least: float, end: float
 ) -> Callable[[str], float]:
     def number(text: str) -> float:
-        value = kind(text)
+        value = convert(text)
         if not least <= value < end:
-            raise ValueError  # which argparse tells as "invalid number value"
+            # argparse reports it as "invalid number value".
+            raise ValueError
         return value
 
     return number
 
 
-_COMMANDS = {  # what runs it, its arguments, and what it does
+# Of each command the function, its arguments, and what it does.
+_COMMANDS = {
     "run": (
         _run_command,
         "REQUESTS -o/--output --dry-run --sandbox --settle --adopt --poll-interval",
@@ -3445,7 +3757,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "type": _number(float, 0, 2e6),
         "default": 300.0,
         "metavar": "SECONDS",
-        "help": "after a lost answer, how long a batch may still come of it (300)",
+        "help": "after a lost response, how long its batch may still be made (300)",
     },
     "--adopt": {"metavar": "ID|none", "help": "the batch of a part in doubt"},
     "--poll-interval": {
@@ -3475,80 +3787,80 @@ def _parse(argv: list[str]) -> Any:
     parser = argparse.ArgumentParser(
         prog="claude_batches.py",
         description="Claude's Message Batches API on the standard library alone.",
-        epilog="Exit status: 0; 1 an error; 2 wrong usage, a wrong input file, or a RESULTS that exists; 3 ended, but "
-        "not every request succeeded; 130 interrupted; 143 terminated.",
+        epilog="Exit status: 0; 1 an error; 2 wrong usage, a wrong input file, or a "
+        "RESULTS that exists; 3 ended, but not every request succeeded; 130 interrupted; "
+        "143 terminated.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"claude_batches {__version__}"
-    )
+    version = f"claude_batches {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (function, words, text) in _COMMANDS.items():
+    for name, (function, arguments, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
+        # list() is the function that names no open batch.
         command.set_defaults(
-            command=function, name=name, progress=_Progress(), going_on=list
-        )  # list() is: no batch
-        for word in words.split():
-            command.add_argument(
-                *word.strip("[]").lower().split("/"), **_ARGUMENTS[word]
-            )
+            command=function, name=name, progress=_Progress(), open_batches=list
+        )
+        for argument in arguments.split():
+            flags = argument.strip("[]").lower().split("/")
+            command.add_argument(*flags, **_ARGUMENTS[argument])
     return parser.parse_args(argv)
 
 
-def _tell_interrupted(args: Any, argv: list[str], word: str) -> None:
+def _report_interrupt(args: Any, argv: list[str], reason: str) -> None:
     import shlex
 
-    program = ("python " if sys.argv[0].endswith(".py") else "") + shlex.quote(
-        sys.argv[0]
-    )
-    args.progress.say(word)
-    ids = args.going_on()
+    program = shlex.quote(sys.argv[0])
+    if sys.argv[0].endswith(".py"):
+        program = "python " + program
+    message = args.progress.message
+    message(reason)
+    ids = args.open_batches()
     if args.command is _create_command:
-        args.progress.say(
-            f"the batch may have been made, and be billed; look: {program} list"
-        )
+        message(f"the batch may have been made, and be billed; look: {program} list")
     if ids:
-        args.progress.say(f"these go on, and are billed: {', '.join(ids)}")
-        args.progress.say(
-            f"to cancel: {'; '.join(f'{program} cancel {batch_id}' for batch_id in ids)}"
-        )
+        message(f"these go on, and are billed: {', '.join(ids)}")
+        cancels = [f"{program} cancel {batch_id}" for batch_id in ids]
+        message(f"to cancel: {'; '.join(cancels)}")
     if ids or args.command is _run_command:
-        args.progress.say(f"to go on: {program} {shlex.join(argv)}")
+        message(f"to go on: {program} {shlex.join(argv)}")
 
 
 def _perform(args: Any, argv: list[str]) -> int:
-    """Perform a command, tell what ends it, and return the exit status."""
+    """Perform a command, report what ends it, and return the exit status."""
     status = 0
     try:
         status = args.command(args) or 0
         sys.stdout.flush()
-    except (
-        BrokenPipeError
-    ):  # standard output's; those of the network are APIConnectionErrors
+    except BrokenPipeError:
+        # It is standard output's; those of the network are APIConnectionErrors.
         pass
     except (AnthropicError, OSError) as error:
         status = 2 if isinstance(error, InvalidRequestsError) else 1
-        args.progress.say(f"claude_batches: {error}")
-        ids = args.going_on()
+        args.progress.message(f"claude_batches: {error}")
+        ids = args.open_batches()
         if ids:
-            args.progress.say(
-                f"these go on, and are billed: {', '.join(ids)}; run the same command again to go on"
+            args.progress.message(
+                f"these go on, and are billed: {', '.join(ids)}; run the same command "
+                "again to go on"
             )
     except KeyboardInterrupt as signaled:
-        word = str(signaled) or "interrupted"
-        status = 143 if word == "terminated" else 130
-        _tell_interrupted(args, argv, word)
+        reason = str(signaled) or "interrupted"
+        status = 143 if reason == "terminated" else 130
+        _report_interrupt(args, argv, reason)
     try:
         sys.stdout.flush()
-    except (
-        OSError
-    ):  # a closed pipe or a full disk, of which the flush at the exit would complain
+    except OSError:
+        # For a closed pipe or a full disk, the flush at the exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which, one a second: a wrapper sends Ctrl-C again."""
+    """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which.
+
+    It raises one a second, because a wrapper may send Ctrl-C again.
+    """
     import signal
 
     raised = float("-inf")
@@ -3557,16 +3869,15 @@ def _signals_interrupt() -> Iterator[None]:
         nonlocal raised
         if time.monotonic() - raised > 1.0:
             raised = time.monotonic()
-            raise KeyboardInterrupt(
-                "terminated" if number == signal.SIGTERM else "interrupted"
-            )
+            is_term = number == signal.SIGTERM
+            raise KeyboardInterrupt("terminated" if is_term else "interrupted")
 
     handlers: dict[signal.Signals, Any] = {}
-    with contextlib.suppress(ValueError):  # not in the main thread
+    # Only the main thread may set handlers.
+    with contextlib.suppress(ValueError):
         for each in (signal.SIGINT, signal.SIGTERM):
-            if (
-                signal.getsignal(each) != signal.SIG_IGN
-            ):  # which it is for what runs in the background
+            # A command in the background has its SIGINT ignored, and it stays so.
+            if signal.getsignal(each) != signal.SIG_IGN:
                 handlers[each] = signal.signal(each, interrupt)
     try:
         yield
@@ -3575,22 +3886,29 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(each, handler or signal.SIG_DFL)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143, as --help says.
+def _open_null(mode: str) -> Any:
+    """Return a stream for one that the caller closed."""
+    return open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")
 
-    ``argv``: the words after the program's name, sys.argv[1:] unless given.  Raises SystemExit for --help, --version
-    and wrong usage.  It sets the encoding of sys.stdout, and lifts Python's limit of an integer's digits.
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143.
+
+    ``argv``: the arguments after the program's name, sys.argv[1:] unless given.  Raises
+    SystemExit for --help, --version and wrong usage.  It sets the encoding of sys.stdout,
+    and lifts Python's limit of an integer's digits.
     """
-    sys.stdin, sys.stdout, sys.stderr = (  # None where the caller closed it
-        stream or open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")
-        for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
-    )
-    with contextlib.suppress(AttributeError):  # a notebook's has no such method
-        sys.stdout.reconfigure(
+    sys.stdin = sys.stdin or _open_null("r")
+    sys.stdout = sys.stdout or _open_null("w")
+    sys.stderr = sys.stderr or _open_null("w")
+    # The stream of a notebook has no such method.
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(  # type: ignore[union-attr]
             encoding="utf-8", errors="backslashreplace", newline="\n"
-        )  # type: ignore[union-attr]
-    with contextlib.suppress(AttributeError):  # older Pythons have no such limit
-        sys.set_int_max_str_digits(0)  # a tool's input may hold any integer
+        )
+    # An input may hold any integer; older Pythons have no such limit.
+    with contextlib.suppress(AttributeError):
+        sys.set_int_max_str_digits(0)
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(argv)
     with _signals_interrupt():

@@ -104,7 +104,8 @@ def pauses(monkeypatch, tmp_path, caplog):
         ):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    real = ssl.create_default_context  # making one takes a while
+    # Making one takes a while.
+    real = ssl.create_default_context
     monkeypatch.setattr(
         ssl,
         "create_default_context",
@@ -119,11 +120,12 @@ def pauses(monkeypatch, tmp_path, caplog):
     handlers = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
     }
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # where it is ignored, a child would inherit that
+    # Where it is ignored, a child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     caplog.set_level(logging.DEBUG)
-    gc.disable()  # where it runs in a deep list's parse, finalizers meet the recursion limit, which ends Python 3.8
+    # Where it runs in a deep list's parse, finalizers meet the recursion limit, which
+    # ends Python 3.8.
+    gc.disable()
     yield no_pause.seconds
     gc.enable()
     for number, handler in handlers.items():
@@ -353,7 +355,9 @@ def python(folder, code, *argv):
         str(folder),
         *argv,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 
@@ -368,7 +372,8 @@ BODY = (
 )
 COUNT_BODY = b'{"messages":[{"role":"user","content":"\xc3\xa4"}],"model":"m"}'
 MESSAGES = [{"role": "user", "content": "\u00e4"}]
-ASKS = {  # a call, its answers, and [method, path, query, body] of each request
+# A call, its answers, and [method, path, query, body] of each request.
+ASKS = {
     "create": (
         lambda c, **kw: c.messages.batches.create(requests=iter(REQUESTS), **kw),
         [RAW],
@@ -640,10 +645,11 @@ def test_base_url_may_have_a_port_and_a_path(path):
     assert sent(lambda c: c.models.retrieve("m"), MODEL, base_url=BASE + path)[
         0
     ].full_url == (BASE + path.rstrip("/") + "/v1/models/m")
+    # As http.client asks.
     assert (
         Anthropic(api_key="k1", base_url="HTTP://Host/Path").base_url
         == "http://Host/Path"
-    )  # as http.client asks
+    )
 
 
 @pytest.mark.parametrize(
@@ -724,7 +730,8 @@ def test_the_credential_is_the_argument_else_the_key_else_the_token(
         monkeypatch.setenv(name, value)
     opener = CannedOpener([RAW])
     client = Anthropic(base_url=BASE, opener=opener, **options)
-    if not authorization and not x_api_key:  # told at the first request, not before
+    # Told at the first request, not before.
+    if not authorization and not x_api_key:
         with pytest.raises(AnthropicError, match=VAR):
             client.messages.batches.retrieve("b1")
         return
@@ -734,9 +741,8 @@ def test_the_credential_is_the_argument_else_the_key_else_the_token(
         authorization,
         x_api_key,
     )
-    assert (
-        not {"Authorization", "X-api-key"} & request.headers.keys()
-    )  # these a redirect would take along
+    # These a redirect would take along.
+    assert not {"Authorization", "X-api-key"} & request.headers.keys()
 
 
 @pytest.mark.parametrize(
@@ -1256,7 +1262,8 @@ def test_a_cursor_that_repeats_ends_with_an_error(cursors, options):
         list(client.messages.batches.list(**options))
     assert len(opener.requests) <= len(set(cursors)) + 1
     client, _ = make(page("A", more=True), page("A", more=True))
-    with pytest.raises(APIResponseValidationError, match="list"):  # by hand, too
+    # By hand, too.
+    with pytest.raises(APIResponseValidationError, match="list"):
         client.messages.batches.list(**options).get_next_page().get_next_page()
 
 
@@ -1527,7 +1534,8 @@ def test_an_error_that_is_let_go_takes_its_answer_along(answer):
         client.messages.batches.retrieve("b1")
     left = [weakref.ref(one) for one in [caught.value, *opener.responses]]
     opener.responses.clear()
-    del caught, answer  # no cycle: the collector is off
+    # No cycle: the collector is off.
+    del caught, answer
     assert [ref() for ref in left] == [None] * len(left)
 
 
@@ -1570,7 +1578,8 @@ def test_a_call_that_makes_nothing_is_repeated_by_the_sdks_rule(
     assert all(request.wire == opener.requests[0].wire for request in opener.requests)
 
 
-def test_a_timeout_by_either_name_is_one():  # they are two before 3.10
+# They are two before 3.10.
+def test_a_timeout_by_either_name_is_one():
     for error in (
         socket.timeout(),
         TimeoutError(),
@@ -1661,9 +1670,8 @@ def test_all_is_true():
     assert [
         name for name in claude_batches.__all__ if not hasattr(claude_batches, name)
     ] == []
-    assert (
-        public - {*claude_batches.__all__, "main"} == set()
-    )  # main is the console script's
+    # Main is the console script's.
+    assert public - {*claude_batches.__all__, "main"} == set()
 
 
 def test_the_tree_of_errors_is_that_of_the_docstring():
@@ -1671,7 +1679,8 @@ def test_the_tree_of_errors_is_that_of_the_docstring():
     for indent, names in re.findall(
         r"^    ([ │├└─]*)(\w+Error.*)$", claude_batches.__doc__, re.MULTILINE
     ):
-        depth = len(indent)  # a line without its own branch goes on with the one above
+        # A line without its own branch goes on with the one above.
+        depth = len(indent)
         for name in re.findall(r"\w+Error\b", re.sub(r"\(.*?\)", "", names)):
             kind = getattr(claude_batches, name)
             assert (
@@ -1706,11 +1715,12 @@ def test_only_the_standard_library_is_imported():
             else [alias.name for alias in node.names]
         )
     }
+    # The locks of POSIX and of Windows.
     for name in names - {
         *sys.builtin_module_names,
         "fcntl",
         "msvcrt",
-    }:  # the locks of POSIX and of Windows
+    }:
         origin = importlib.util.find_spec(name).origin
         is_site = (
             "site-packages" in origin
@@ -1847,12 +1857,10 @@ KEY = "sk-ant-test-SECRET-0123456789"
 BATCHES = "/v1/messages/batches"
 REAL_BACKOFF = claude_batches._backoff
 STARTED = time.time()
-UNTRUSTING = (
-    ssl.create_default_context()
-)  # takes a while to make: one for all clients that speak no TLS
-LINUX = (
-    sys.platform == "linux"
-)  # it keeps what arrived before a reset; others may lose it
+# Takes a while to make: one for all clients that speak no TLS.
+UNTRUSTING = ssl.create_default_context()
+# It keeps what arrived before a reset; others may lose it.
+LINUX = sys.platform == "linux"
 
 # ---- A server that can fail in every way ------------------------------------------------------------------------
 
@@ -1861,7 +1869,8 @@ class Answer(NamedTuple):
     """What the server does: read the body (or its first ``read`` bytes), send ``sent``, and end."""
 
     sent: bytes = b""
-    end: str = "fin"  # or rst, or stall: keep silent until the test ends
+    # Or rst, or stall: keep silent until the test ends.
+    end: str = "fin"
     read: int | None = None
 
 
@@ -1970,9 +1979,8 @@ class Server:
         self._script, self._tls, self._over = script, tls, threading.Event()
         self.received, self.failures, self.connections = [], [], 0
         self._threads, self._listener = [], socket.socket()
-        self._listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, 16384
-        )  # so that 8 MB never fit in the buffers
+        # So that 8 MB never fit in the buffers.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         self._listener.bind(("127.0.0.1", 0))
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
         if listen:
@@ -1985,10 +1993,9 @@ class Server:
     def stop(self):
         self._over.set()
         if self._threads:
-            with contextlib.suppress(OSError), socket.create_connection(
-                self._listener.getsockname(), 1
-            ):
-                pass  # wakes accept()
+            # It wakes accept().
+            with contextlib.suppress(OSError):
+                socket.create_connection(self._listener.getsockname(), 1).close()
         for thread in self._threads:
             thread.join(10)
         self._listener.close()
@@ -2018,9 +2025,8 @@ class Server:
 
     def _serve(self, connection):
         connection.settimeout(10)
-        connection.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-        )  # else a reset overtakes what was sent before
+        # Else a reset overtakes what was sent before.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
@@ -2041,8 +2047,9 @@ class Server:
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
         except OSError:
-            pass  # the client left
-        except Exception:
+            # The client left.
+            pass
+        except Exception:  # noqa: BLE001
             self.failures.append(traceback.format_exc())
         finally:
             connection.close()
@@ -2275,10 +2282,10 @@ def shown(error):
     return "\n".join(words)
 
 
-def failure_of(call):
+def failure_of(call, *args, **options):
     """Return the AnthropicError that a call raises; no trace of the key is in it."""
     with pytest.raises(AnthropicError) as caught:
-        call()
+        call(*args, **options)
     assert KEY not in shown(caught.value)
     return caught.value
 
@@ -2286,7 +2293,8 @@ def failure_of(call):
 # ---- A batch is made once ---------------------------------------------------------------------------------------
 
 BATCH = json.dumps(batch_json()).encode()
-TORN = {  # answers that break off, or are none
+# Answers that break off, or are none.
+TORN = {
     "dropped": Answer(),
     "reset": Answer(end="rst"),
     "cut in its status line": Answer(b"HTTP/1.1 20"),
@@ -2323,7 +2331,8 @@ STALLED = {
     "silent": Answer(end="stall"),
     "silent in its body": reply(body=BATCH, cut=-5, end="stall"),
 }
-FOREIGN = {  # 200, but not the API's JSON
+# 200, but not the API's JSON.
+FOREIGN = {
     "200 of html": page_of_html(200),
     "200 of nothing": reply(body=b""),
     "200 of a list": reply(body=b"[]"),
@@ -2360,7 +2369,8 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("answer", UNKNOWN.values(), ids=UNKNOWN)
 def test_a_create_whose_answer_is_lost_is_not_sent_again(serve, answer):
-    api = FakeApi(skew=-3600, create=[answer])  # a server whose clock is an hour late
+    # A server whose clock is an hour late.
+    api = FakeApi(skew=-3600, create=[answer])
     server = serve(api)
     made_at = api.now()
     options = {"timeout": 0.3} if answer.end == "stall" else {}
@@ -2403,9 +2413,9 @@ def test_a_lost_create_that_made_nothing_has_no_candidates_and_says_that_this_pr
         reply(body={"data": [], "has_more": False}, headers={"Date": None}),
         reply(body={"data": [], "has_more": False}, headers={"Date": "soon"}),
     ],
-    ids="dropped html 401 503 302 undated misdated".split(),
+    ids=["dropped", "html", "401", "503", "302", "undated", "misdated"],
 )
-def test_a_look_that_fails_leaves_candidates_none_and_is_made_once(serve, answer):
+def test_a_search_that_fails_leaves_candidates_none_and_is_made_once(serve, answer):
     server = serve(FakeApi(create=[Answer()], list=[answer]))
     error = failure_of(
         lambda: client_of(server).messages.batches.create(requests=requests_of(1))
@@ -2415,17 +2425,17 @@ def test_a_look_that_fails_leaves_candidates_none_and_is_made_once(serve, answer
     assert len(server.sent("GET")) == 1
 
 
-def test_a_look_takes_no_longer_than_its_own_limit(serve, monkeypatch):
-    monkeypatch.setattr(claude_batches, "LOOK_SECONDS", 0.1)
+def test_a_search_takes_no_longer_than_its_own_limit(serve, monkeypatch):
+    monkeypatch.setattr(claude_batches, "SEARCH_TIMEOUT", 0.1)
     client = client_of(
         serve(FakeApi(create=[Answer()], list=[Answer(end="stall")])), timeout=600
     )
     error = failure_of(lambda: client.messages.batches.create(requests=requests_of(1)))
     assert type(error) is BatchMayExistError and error.candidates is None
-    assert claude_batches.LOOK_SECONDS < 1
+    assert claude_batches.SEARCH_TIMEOUT < 1
 
 
-def test_a_look_that_pages_for_ever_ends(clock):
+def test_a_search_that_pages_for_ever_ends(clock):
     def script(request, timeout):
         if request.method == "POST":
             list(request.data)
@@ -2451,7 +2461,7 @@ def test_a_look_that_pages_for_ever_ends(clock):
     "answer",
     [b'{"data": 0}', b'{"data": true}', b'{"data": [5]}', b"{}", b"[]", b"<html>"],
 )
-def test_whatever_the_look_finds_the_error_is_that_of_the_create(serve, answer):
+def test_whatever_the_search_finds_the_error_is_that_of_the_create(serve, answer):
     api = FakeApi()
     api.plans["create"], api.plans["list"] = [Answer()], [reply(body=answer)]
     error = failure_of(
@@ -2468,7 +2478,8 @@ def test_whatever_the_look_finds_the_error_is_that_of_the_create(serve, answer):
 def test_candidates_have_the_size_and_were_made_since_the_send(serve, clock, elapsed):
     monotonic, wall = elapsed
     sent_at = time.time()
-    api = FakeApi(skew=max(elapsed))  # its clock tells the time of the answer
+    # Its clock tells the time of the answer.
+    api = FakeApi(skew=max(elapsed))
 
     def lose(request):
         request.read()
@@ -2478,13 +2489,12 @@ def test_candidates_have_the_size_and_were_made_since_the_send(serve, clock, ela
     api.plans["create"] = [lose]
     api.makes_batches = False
     late = sent_at + max(elapsed)
+    # A second page.
     api.batches = [
         batch_json("just_now", 3, created=late),
         batch_json("other_size", 4, created=late),
         batch_json("uncounted", created=late, request_counts=None),
-        *(
-            batch_json(f"filler_{number}", 9, created=late) for number in range(120)
-        ),  # a second page
+        *(batch_json(f"filler_{number}", 9, created=late) for number in range(120)),
         batch_json("at_once", 3, created=sent_at),
         batch_json("in_the_slack", 3, created=sent_at - 50),
         batch_json("before", 3, created=sent_at - 70),
@@ -2538,7 +2548,8 @@ def test_a_refused_create_is_raised_as_itself_and_not_sent_again(serve, answer):
     )
     assert type(error) is APIStatusError._by_status.get(status, APIStatusError)
     assert error.status_code == status and error.request_id == "req_1"
-    assert len(server.received) == 1  # neither a second create nor a look
+    # Neither a second create nor a look.
+    assert len(server.received) == 1
     assert status >= 400 or "http://elsewhere.test/x" in str(error)
 
 
@@ -2606,7 +2617,7 @@ def test_a_create_whose_body_never_arrived_whole_is_repeated(serve, answer):
 
 
 def test_a_create_whose_body_is_not_taken_in_time_is_repeated(serve, monkeypatch):
-    monkeypatch.setattr(claude_batches, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(claude_batches, "REFUSAL_TIMEOUT", 0.05)
     server = serve([Answer(end="stall", read=100_000)])
     error = failure_of(
         lambda: client_of(server, timeout=0.15).messages.batches.create(requests=BIG)
@@ -2707,9 +2718,8 @@ def test_a_create_takes_a_generator_and_little_memory_and_goes_out_in_blocks_of_
         assert len(spooled) == 1 and spooled[0]._rolled
         sizes.append([len(block) for block in request.data])
         lengths.append(int(request.get_header("Content-length")))
-        return Response(
-            *([429, b""] if len(sizes) == 1 else [200, BATCH])
-        )  # the retry rewinds
+        # The retry rewinds.
+        return Response(*([429, b""] if len(sizes) == 1 else [200, BATCH]))
 
     client, _ = client_through(script)
     tracemalloc.start()
@@ -2772,7 +2782,8 @@ def test_what_the_callers_own_iterator_raises_arrives_unchanged(
 
 
 GOOD = {"custom_id": "good", "params": {}}
-BROKEN_RULES = {  # what is wrong with requests[1]: its parts, and a word of the rule
+# What is wrong with requests[1]: its parts, and a word of the rule.
+BROKEN_RULES = {
     "no custom_id": ({"params": {}}, "None", "1 to 64"),
     "an empty custom_id": ({"custom_id": "", "params": {}}, "''", "1 to 64"),
     "a long custom_id": ({"custom_id": "x" * 65, "params": {}}, "x" * 65, "1 to 64"),
@@ -2902,7 +2913,8 @@ def test_u2028_nul_huge_integers_and_pairs_of_surrogates_go_through(serve):
     assert json.loads(server.received[0].body)["requests"] == [
         {"custom_id": "x" * 64, "params": params}
     ]
-    assert "😀\x7f".encode() in server.received[0].body  # not escaped
+    # Not escaped.
+    assert "😀\x7f".encode() in server.received[0].body
 
 
 @pytest.mark.parametrize(
@@ -2930,7 +2942,8 @@ def test_a_disk_that_fills_up_is_an_error_naming_folder_and_tmpdir(
                 raise OSError(28, "No space left on device")
             return super().write(block)
 
-        def close(self):  # it flushes
+        # It flushes.
+        def close(self):
             super().close()
             raise OSError(28, "No space left on device")
 
@@ -2978,9 +2991,9 @@ def part(payload, at, framing="chunked", end="fin", headers=()):
     return answer._replace(end="fin" if end == "clean" else end)
 
 
-def results_api(*answers, size=len(IDS), **changes):
+def results_api(*answers, size=None, **changes):
     api = FakeApi(results=list(answers))
-    api.batches = [batch_json(size=size, **changes)]
+    api.batches = [batch_json(size=len(IDS) if size is None else size, **changes)]
     return api
 
 
@@ -3035,9 +3048,8 @@ def test_a_cut_download_gives_each_row_once_or_says_how_many_are_missing(
 
         server = serve(results_api(cut))
         names, error = taken(client_of(server).messages.batches.results("msgbatch_1"))
-        if (
-            where == "before the end" and error is None
-        ):  # nothing but a newline is missing
+        # Nothing but a newline is missing.
+        if where == "before the end" and error is None:
             continue
         assert type(error) is IncompleteResultsError and isinstance(
             error, APIConnectionError
@@ -3048,9 +3060,8 @@ def test_a_cut_download_gives_each_row_once_or_says_how_many_are_missing(
         ) and f"{len(names)} of 7" in str(error)
         assert isinstance(error.__cause__, APIConnectionError)
         assert names == IDS[: len(names)]
-        if (
-            not is_gzip and end != "rst"
-        ):  # all that had come was given; a reset may lose some of it
+        # All that had come was given; a reset may lose some of it.
+        if not is_gzip and end != "rst":
             assert len(names) - sum(row_end <= at for row_end in ROW_ENDS) in (
                 0,
                 where == "before the last newline",
@@ -3088,7 +3099,8 @@ def test_a_download_cut_at_random_gives_each_row_once(serve):
 
 def test_a_download_outlives_any_torn_answer_in_its_middle(serve):
     for what, answer in TORN.items():
-        if b'"id"' in answer.sent:  # they carry a batch, which is no row
+        # They carry a batch, which is no row.
+        if b'"id"' in answer.sent:
             answer = part(ROWS, 40)
         server = serve(results_api(part(ROWS, ROW_ENDS[1]), answer, reply(body=ROWS)))
         assert (
@@ -3160,14 +3172,14 @@ def test_a_refusal_of_the_download_is_final(serve, status):
     results = client_of(
         serve(results_api(part(ROWS, ROW_ENDS[1]), refusal(status)))
     ).messages.batches.results("b")
-    for rows in (2, 0):  # taken again, they are still not whole
+    # Taken again, they are still not whole.
+    for rows in (2, 0):
         names, again = taken(results)
         assert len(names) == rows and type(again) is IncompleteResultsError
 
     server = serve(results_api(refusal(status)))
-    error = failure_of(
-        lambda: client_of(server).messages.batches.results("msgbatch_1")
-    )  # at the call
+    # At the call.
+    error = failure_of(lambda: client_of(server).messages.batches.results("msgbatch_1"))
     assert error.status_code == status and len(server.received) == 1 + 1
 
 
@@ -3208,9 +3220,8 @@ def test_gzip_in_several_members_is_undone(serve):
         IDS,
         None,
     )
-    single = (
-        b"".join(b"1\r\n%c\r\n" % byte for byte in packed) + b"0\r\n\r\n"
-    )  # each byte on its own
+    # Each byte on its own.
+    single = b"".join(b"1\r\n%c\r\n" % byte for byte in packed) + b"0\r\n\r\n"
     chunked = {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}
     server = serve(results_api(reply(body=single, framing="close", headers=chunked)))
     assert taken(
@@ -3233,7 +3244,7 @@ def test_a_last_row_that_is_json_and_none_of_ours_is_no_lost_connection(serve, r
 
 def test_rows_of_nobody_are_an_error(serve):
     server = serve(results_api(reply(body=ROWS), size=5))
-    names, error = taken(client_of(server).messages.batches.results("msgbatch_1"))
+    _names, error = taken(client_of(server).messages.batches.results("msgbatch_1"))
     assert type(error) is APIResponseValidationError and "7 rows for 5" in str(error)
 
 
@@ -3256,7 +3267,8 @@ def test_blank_lines_crlf_and_a_missing_newline_are_forgiven(serve, body):
 
 @pytest.mark.parametrize("counts", [None, {}, {"succeeded": None}])
 def test_a_batch_without_counts_ends_where_its_results_end(serve, counts):
-    for framing in ("chunked", "length"):  # whose end shows, even at a row's end
+    # Whose end shows, even at a row's end.
+    for framing in ("chunked", "length"):
         server = serve(
             results_api(
                 part(ROWS, ROW_ENDS[3], framing),
@@ -3286,9 +3298,8 @@ def test_a_row_of_20_mb_costs_as_its_length(serve):
         + b"\n"
     )
     started = time.perf_counter()
-    blocks = (
-        line[at : at + 2000] for at in range(0, len(line), 2000)
-    )  # joined anew for each block: 100 GB of copies
+    # Joined anew for each block: 100 GB of copies.
+    blocks = (line[at : at + 2000] for at in range(0, len(line), 2000))
     assert [row["custom_id"] for row in claude_batches.iter_json_lines(blocks)] == ["a"]
     server = serve(
         results_api(
@@ -3370,7 +3381,8 @@ def test_results_before_the_end_fail_at_the_call_in_words(serve, status):
 
 # ---- The key goes to base_url's origin and nowhere else -----------------------------------------------------------
 
-CALLS = {  # name: the endpoint it is about, and the call; with the fixture clock none takes long
+# Name: the endpoint it is about, and the call; with the fixture clock none takes long.
+CALLS = {
     "create": (
         "create",
         lambda client: client.messages.batches.create(requests=requests_of(2)),
@@ -3413,7 +3425,7 @@ def test_no_redirect_is_followed(serve, clock, name):
     server, api.makes_batches = serve(api), False
     for tries, status in enumerate((301, 302, 303, 307, 308), 1):
         api.plans[endpoint] = [reply(status, b"", {"Location": elsewhere.url + "/new"})]
-        error = failure_of(lambda: call(client_of(server)))
+        error = failure_of(call, client_of(server))
         assert (
             type(error) is APIStatusError
             and error.status_code == status
@@ -3531,7 +3543,7 @@ def test_an_id_that_would_change_the_path_is_refused(name):
         batches.wait,
         client.models.retrieve,
     ):
-        assert isinstance(failure_of(lambda: call(name)), ValueError)
+        assert isinstance(failure_of(call, name), ValueError)
     assert not opener.timeouts
 
 
@@ -3564,9 +3576,8 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
                 if "_" in how
                 else {"default_headers": {how: KEY + tail}}
             )
-        error = failure_of(
-            lambda: Anthropic(opener=opener, **options).models.retrieve("m", **extra)
-        )
+        client = Anthropic(opener=opener, **options)
+        error = failure_of(client.models.retrieve, "m", **extra)
         assert isinstance(error, ValueError) and not opener.timeouts
 
 
@@ -3592,10 +3603,12 @@ def test_the_key_goes_out_as_bearer_and_is_in_no_repr(serve, caplog):
             assert KEY not in repr(thing) + str(thing)
         with client.messages.batches.results("msgbatch_1") as results:
             assert KEY not in repr(results)
-    assert "retry 1 of GET" in caplog.text  # and no key: see own_environment
+    # And no key: see own_environment.
+    assert "retry 1 of GET" in caplog.text
 
 
-ECHOES = {  # answers that repeat the key
+# Answers that repeat the key.
+ECHOES = {
     "escaped": reply(
         401,
         b'{"type":"error","error":{"type":"a","message":"%s"}}'
@@ -3623,7 +3636,7 @@ def test_no_error_shows_a_key_that_the_answer_repeats(serve, clock, name):
     api = FakeApi()
     server = serve(api)
     for api.plans[endpoint] in ([answer] for answer in ECHOES.values()):
-        failure_of(lambda: call(client_of(server)))
+        failure_of(call, client_of(server))
 
 
 # ---- Waiting outlives the network -------------------------------------------------------------------------------
@@ -3732,7 +3745,7 @@ def test_a_refusal_ends_a_wait(clock, status, kind):
 
 
 def test_a_wait_that_takes_too_long_says_so_with_the_batch_and_its_id(clock):
-    client, opener = polls_of(
+    client, _opener = polls_of(
         clock, lambda at: "in_progress" if at < 50 else ConnectionResetError()
     )
     error = failure_of(lambda: client.messages.batches.wait("msgbatch_1", timeout=100))
@@ -3862,9 +3875,8 @@ def test_no_read_of_a_wait_takes_longer_than_a_minute_or_goes_past_the_end(
 
 def test_a_wait_polls_no_more_once_its_time_is_over(clock, monkeypatch):
     def monotonic():
-        clock.now += (
-            0 if len(opener.timeouts) == 1 else 0.001
-        )  # getting ready takes time, too
+        # Getting ready takes time, too.
+        clock.now += 0 if len(opener.timeouts) == 1 else 0.001
         return clock.now
 
     client, opener = polls_of(clock, lambda at: "in_progress")
@@ -3876,7 +3888,8 @@ def test_a_wait_polls_no_more_once_its_time_is_over(clock, monkeypatch):
 def test_the_sleep_of_a_laptop_counts_as_waiting(clock, monkeypatch):
     def sleep(seconds):
         clock.now += seconds
-        clock.wall += 7200  # the lid was closed: the monotonic clock stood still
+        # The lid was closed: the monotonic clock stood still.
+        clock.wall += 7200
 
     monkeypatch.setattr(clock, "sleep", sleep)
     client, opener = polls_of(clock, lambda at: "in_progress")
@@ -3964,7 +3977,7 @@ def test_an_untrusted_certificate_is_not_tried_again_and_the_message_says_what_t
     server = serve(FakeApi(), tls=tls)
     for name, (_, call) in CALLS.items():
         before = server.connections
-        error = failure_of(lambda: call(client_of(server)))
+        error = failure_of(call, client_of(server))
         assert type(error) is APIConnectionError and "SSL_CERT_FILE" in str(error), name
         assert server.connections == before + 1, name
     assert client_of(server, ssl_context=trusting()).models.retrieve("m").id == "m"
@@ -3979,7 +3992,7 @@ def test_a_key_goes_to_no_server_with_a_certificate_for_another_name(serve, tls)
         base_url=server.url.replace("127.0.0.1", "127.0.0.2"),
         ssl_context=trusting(),
     )
-    assert type(failure_of(lambda: client.models.retrieve("m"))) is APIConnectionError
+    assert type(failure_of(client.models.retrieve, "m")) is APIConnectionError
     assert not server.received
 
 
@@ -4022,9 +4035,8 @@ def test_the_other_calls_are_repeated_after_torn_and_foreign_answers(
     value, api = call(client_of(serve(FakeApi()))), FakeApi()
     server = serve(api)
     client = client_of(server, max_retries=max_retries)
-    foreign = (
-        {} if name == "results" else FOREIGN
-    )  # rows are no JSON object of their own
+    # Rows are no JSON object of their own.
+    foreign = {} if name == "results" else FOREIGN
     for what, answer in {**TORN, **foreign, "503": page_of_html(503)}.items():
         api.counts[endpoint], api.plans[endpoint] = 0, [answer]
         assert isinstance(failure_of(lambda: call(client)), claude_batches.APIError), (
@@ -4059,7 +4071,7 @@ def test_the_other_calls_are_repeated_by_the_sdks_rule(serve, name):
             api.plans[endpoint] = [
                 answer(status, {"x-should-retry": should} if should else {})
             ]
-            error = failure_of(lambda: call(client_of(server)))
+            error = failure_of(call, client_of(server))
             assert (error.status_code, api.counts[endpoint]) == (status, tries)
 
 
@@ -4090,7 +4102,8 @@ def test_a_retry_waits_as_long_as_the_answer_asks(
     clock, monkeypatch, is_create, headers, slept
 ):
     monkeypatch.setattr(claude_batches, "_backoff", lambda failures: 0.25)
-    if isinstance(headers.get("retry-after"), int):  # as a date, so many seconds away
+    # As a date, so many seconds away.
+    if isinstance(headers.get("retry-after"), int):
         clock.wall = float(int(clock.wall))
         headers = {
             "retry-after": email.utils.formatdate(
@@ -4115,10 +4128,8 @@ def test_retries_back_off_as_the_sdks():
 def test_logging_is_not_imported_before_a_retry():
     program = "import sys, claude_batches; assert 'logging' not in sys.modules"
     folder = os.path.dirname(os.path.abspath(claude_batches.__file__))
-    assert (
-        subprocess.run([sys.executable, "-S", "-c", program], cwd=folder).returncode
-        == 0
-    )
+    command = [sys.executable, "-S", "-c", program]
+    assert subprocess.run(command, cwd=folder, check=False).returncode == 0
 
 
 # ---- Nothing but an AnthropicError comes out ------------------------------------------------------------------------
@@ -4163,9 +4174,7 @@ def test_every_call_turns_every_failure_into_an_anthropic_error(serve, clock, na
         timeout, max_retries = (0.1, 0) if what in STALLED else (5, 1)
         try:
             failure_of(
-                lambda: call(
-                    client_of(server, timeout=timeout, max_retries=max_retries)
-                )
+                call, client_of(server, timeout=timeout, max_retries=max_retries)
             )
         except BaseException:
             print(f"{name}, {what}:")
@@ -4173,7 +4182,8 @@ def test_every_call_turns_every_failure_into_an_anthropic_error(serve, clock, na
     failure_of(lambda: call(client_of(serve(FakeApi(), listen=False))))
 
 
-ODD = {  # JSON of the right kind with fields of the wrong one
+# JSON of the right kind with fields of the wrong one.
+ODD = {
     "no fields": {},
     "odd counts": {"request_counts": {"succeeded": "two", "errored": -1, "more": {}}},
     **{
@@ -4248,7 +4258,7 @@ def test_an_odd_date_in_retry_after_is_no_other_exception(clock, date):
         client.models.retrieve,
         lambda name: client.messages.batches.wait(name, timeout=9),
     ):
-        failure_of(lambda: call("m"))
+        failure_of(call, "m")
 
 
 WELL_FORMED = {
@@ -4288,12 +4298,18 @@ HELLO = {
     "max_tokens": 10,
     "messages": [{"role": "user", "content": "Hello"}],
 }
-REFUSED_LATER = [  # params, and the word that the refusal names
+# Params, and the word that the refusal names.
+REFUSED_LATER = [
     *(
         (dict(HELLO, **{name: value}), name)
-        for name, value in dict(
-            stream=True, speed="fast", max_tokens=0, temperature=0, top_p=1, top_k=1
-        ).items()
+        for name, value in {
+            "stream": True,
+            "speed": "fast",
+            "max_tokens": 0,
+            "temperature": 0,
+            "top_p": 1,
+            "top_k": 1,
+        }.items()
     ),
     ({}, "model"),
     ({"model": "m", "max_tokens": 1}, "messages"),
@@ -4434,9 +4450,8 @@ def start(*args, **options):
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
     }
-    environment = dict(
-        os.environ
-    )  # else readline, which pytest may import, would slip COLUMNS in
+    # Else readline, which pytest may import, would slip COLUMNS in.
+    environment = dict(os.environ)
     return subprocess.Popen(
         [sys.executable, claude_batches.__file__, *args],
         **{**streams, "env": environment, **options},
@@ -4652,7 +4667,8 @@ def test_a_cancel_ends_a_batch_with_canceled_rows(slow):
         "canceled",
         "errored",
     ]
-    assert slow.batches.cancel(batch.id) == batch  # too late, and no error
+    # Too late, and no error.
+    assert slow.batches.cancel(batch.id) == batch
 
 
 def test_only_an_ended_batch_can_be_deleted_and_then_it_is_gone(slow):
@@ -4793,7 +4809,7 @@ def test_models_are_listed_by_lifecycle_and_found_by_alias(sandbox):
     "more, refused",
     [
         ({}, None),
-        (dict.fromkeys(claude_batches.COUNTED[2:], {}), None),
+        ({key: {} for key in claude_batches.COUNTED[2:]}, None),
         ({"max_tokens": 1}, "max_tokens"),
         ({"stream": False}, "stream"),
         ({"metadata": {}}, "metadata"),
@@ -4935,6 +4951,7 @@ def test_list_shows_the_newest_in_aligned_columns_or_as_json(slow, cli, monkeypa
         slow.batches.retrieve(batch_id).to_dict() for batch_id in ids
     ]
     queries, page = [], claude_batches._sandbox_page
+    # So that there are several pages.
     monkeypatch.setattr(
         claude_batches,
         "_sandbox_page",
@@ -4942,7 +4959,7 @@ def test_list_shows_the_newest_in_aligned_columns_or_as_json(slow, cli, monkeypa
             queries.append(query),
             page(items, dict(query, limit=["2"])),
         )[1],
-    )  # so that there are several pages
+    )
     assert [row["id"] for row in rows(cli("list", "--json", "--limit", "3")[1])] == ids[
         :3
     ] and len(queries) == 2
@@ -4960,7 +4977,7 @@ def test_models_are_listed_in_columns_or_as_json_and_one_is_printed(sandbox, cli
     assert re.search(
         r"^claude-opus-4-6  +Claude Opus 4.6 +active +2026-02-04  yes$",
         "\n".join(lines),
-        re.M,
+        re.MULTILINE,
     )
     assert rows(cli("models", "--json")[1]) == listed
     assert (
@@ -5080,9 +5097,8 @@ def test_run_writes_what_failed_as_it_was_ready_to_be_run_again(sandbox, cli):
     fine, last = (
         json.dumps(request(custom_id)).encode() for custom_id in ("fine", "expired")
     )
-    with open(
-        "r.jsonl", "wb"
-    ) as file:  # a byte order mark, CRLF, blank lines, no newline at the end
+    # A byte order mark, CRLF, blank lines, no newline at the end.
+    with open("r.jsonl", "wb") as file:
         file.write(b"\r\n".join([b"\xef\xbb\xbf" + one, b"", fine, b"  ", last]))
     status, _, err = cli("run", "r.jsonl", "-o", "out.jsonl", "--poll-interval", "0.01")
     assert status == 3 and read("out.failed.jsonl") == one + b"\r\n" + last + b"\n"
@@ -5139,8 +5155,10 @@ def test_a_dry_run_prints_the_plan_without_a_key_and_sends_nothing(cli, monkeypa
     status, out, err = cli("run", write("r.jsonl", *requests), "--dry-run")
     assert (status, out.decode()) == (
         0,
-        f"requests: 3\nparts: 2\nbytes: {sum(map(len, bodies))}\n"
-        "models: claude-opus-4-6 (2), other (1)\nmax_tokens: 30\n",
+        (
+            f"requests: 3\nparts: 2\nbytes: {sum(map(len, bodies))}\n"
+            "models: claude-opus-4-6 (2), other (1)\nmax_tokens: 30\n"
+        ),
     )
     assert (
         err.startswith("r.jsonl:3: warning: ")
@@ -5318,11 +5336,13 @@ def test_a_host_that_is_not_there_is_told_in_a_line_or_two(cli, monkeypatch):
     monkeypatch.setattr(claude_batches, "_backoff", lambda failures: 0.0)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test-0123456789")
     with contextlib.closing(socket.socket()) as closed:
-        closed.bind(("127.0.0.1", 0))  # and never listens
+        # And never listens.
+        closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv(
-            "ANTHROPIC_BASE_URL", "http://127.0.0.1:%d" % closed.getsockname()[1]
+            "ANTHROPIC_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}"
         )
-        for args in COMMANDS[:-1]:  # wait outlives that
+        # Wait outlives that.
+        for args in COMMANDS[:-1]:
             status, out, err = cli(*args)
             assert (
                 (status, out) == (1, b"")
@@ -5396,7 +5416,8 @@ def test_a_wait_that_is_no_terminal_gets_a_line_per_change(slow):
     batch = running(slow)
     process = start("wait", batch.id, "--poll-interval", "0.01")
     assert process.stderr.readline().strip() == b"in_progress: 2 processing"
-    time.sleep(0.05)  # several polls
+    # Several polls.
+    time.sleep(0.05)
     slow.batches.cancel(batch.id)
     assert process.stderr.readline().strip() == b"canceling: 2 processing"
     end(slow, batch)
@@ -5404,6 +5425,7 @@ def test_a_wait_that_is_no_terminal_gets_a_line_per_change(slow):
     assert (status, err.splitlines()) == (3, ["ended: 2 canceled"])
 
 
+# Windows before 3.12: a ValueError.
 @pytest.mark.parametrize(
     "given",
     [
@@ -5413,15 +5435,13 @@ def test_a_wait_that_is_no_terminal_gets_a_line_per_change(slow):
         {"fileno": io.StringIO().fileno},
     ],
 )
-def test_the_live_line_takes_any_stream(
-    monkeypatch, given
-):  # Windows before 3.12: a ValueError
+def test_the_status_line_takes_any_stream(monkeypatch, given):
     stream = io.StringIO()
     bare = argparse.Namespace(write=stream.write, flush=stream.flush, **given)
     monkeypatch.setattr(sys, "stderr", bare)
     progress = claude_batches._Progress()
     for line in ("a", "a", "b"):
-        progress.live(line, "0:00:01")
+        progress.status_line(line, "0:00:01")
     assert stream.getvalue() == "a\nb\n"
 
 
@@ -5438,7 +5458,7 @@ def test_times_are_told_in_hours_minutes_and_seconds():
 
 @posix
 @pytest.mark.parametrize("is_piped", [False, True])
-def test_the_live_line_stands_in_one_place_and_is_no_wider_than_the_terminal(
+def test_the_status_line_stands_in_one_place_and_is_no_wider_than_the_terminal(
     slow, is_piped
 ):
     import fcntl
@@ -5459,7 +5479,8 @@ def test_the_live_line_stands_in_one_place_and_is_no_wider_than_the_terminal(
     )
     os.close(slave)
     shown = b""
-    with contextlib.suppress(OSError):  # EIO at its end, on Linux
+    # EIO at its end, on Linux.
+    with contextlib.suppress(OSError):
         for block in iter(lambda: os.read(master, 4096), b""):
             shown += block
             if shown.count(b"in_progress") >= 5:
@@ -5522,7 +5543,7 @@ def test_a_signal_tells_the_batch_that_goes_on_and_how_to_go_on_or_cancel(
 def test_an_interrupted_wait_for_a_batch_that_was_too_fresh_at_first_tells_it_too(
     slow, cli, monkeypatch
 ):
-    batch, answer, asked = running(slow), slow._answer, []
+    batch, answer, asked = running(slow), slow._respond, []
 
     def fresh(call, *args):
         asked.append(call)
@@ -5532,7 +5553,7 @@ def test_an_interrupted_wait_for_a_batch_that_was_too_fresh_at_first_tells_it_to
         if len(asked) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(slow, "_answer", fresh)
+    monkeypatch.setattr(slow, "_respond", fresh)
     monkeypatch.setattr(claude_batches.time, "sleep", sleep)
     status, out, err = cli("wait", batch.id)
     assert (status, out) == (
@@ -5563,14 +5584,16 @@ def test_one_signal_interrupts_and_what_comes_at_once_after_it_is_passed_over(cl
                     os.kill(os.getpid(), first)
                 for number in (signal.SIGINT, signal.SIGTERM):
                     os.kill(os.getpid(), number)
-                clock.pass_by(1.1)  # then it is a person, who means it
+                # Then it is a person, who means it.
+                clock.pass_by(1.1)
         assert [
             signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
         ] == before
 
 
+# As sh has it for what runs in the background.
 @posix
-def test_an_ignored_signal_stays_ignored():  # as sh has it for what runs in the background
+def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with claude_batches._signals_interrupt():
         os.kill(os.getpid(), signal.SIGINT)
@@ -5596,7 +5619,7 @@ def test_an_interrupted_create_says_that_the_batch_may_have_been_made(monkeypatc
     monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv(
-            "ANTHROPIC_BASE_URL", "http://127.0.0.1:%d" % server.getsockname()[1]
+            "ANTHROPIC_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}"
         )
         process = start("create", write("r.jsonl", request("a")))
         connection, raw = server.accept()[0], b""
@@ -5656,14 +5679,12 @@ def test_the_sandbox_command_prints_two_lines_to_export_and_serves_until_interru
     assert finish(process) == (130, b"", "interrupted\n")
 
 
-HUGE = "9" * 5000  # more digits than Python reads, unless it is asked to
+# More digits than Python reads, unless it is asked to.
+HUGE = "9" * 5000
 
 
 def test_integers_of_any_length_go_through():
-    line = (
-        '{"custom_id":"a","params":{"model":"m","max_tokens":1,"messages":[{"n":%s}]}}'
-        % HUGE
-    )
+    line = f'{{"custom_id":"a","params":{{"model":"m","max_tokens":1,"messages":[{{"n":{HUGE}}}]}}}}'
     status, _, err = finish(
         start("run", write("r.jsonl", line.encode()), "-o", "out", "--sandbox")
     )
@@ -5703,9 +5724,8 @@ def test_a_create_whose_output_finds_no_room_tells_the_batch(sandbox):
     )
 
 
-def test_results_are_printed_in_a_notebook_too(
-    sandbox, monkeypatch
-):  # whose stream has no buffer
+# Whose stream has no buffer.
+def test_results_are_printed_in_a_notebook_too(sandbox, monkeypatch):
     batch, shown = ended(sandbox), io.StringIO()
     monkeypatch.setattr(sys, "stdout", shown)
     assert claude_batches.main(["results", batch.id]) == 0
@@ -5718,9 +5738,8 @@ def test_a_stream_that_the_caller_closed_is_an_empty_one(sandbox, monkeypatch, c
     for name in ("stdin", "stderr"):
         monkeypatch.setattr(sys, name, None)
     assert claude_batches.main(["create", "-"]) == 2
-    assert (
-        claude_batches.main(["create", "\udcff"]) == 2
-    )  # a name that only some encodings can tell
+    # A name that only some encodings can tell.
+    assert claude_batches.main(["create", "\udcff"]) == 2
     assert claude_batches.main(["list", "--limit", "9" * 9]) == 0
 
 
@@ -5746,7 +5765,7 @@ def test_a_limit_that_no_list_reaches_is_wrong_usage(cli):
 def test_a_count_that_did_not_come_is_told_with_its_custom_id(
     sandbox, cli, monkeypatch
 ):
-    monkeypatch.setattr(sandbox, "_answer", lambda *args: {"input_tokens": None})
+    monkeypatch.setattr(sandbox, "_respond", lambda *args: {"input_tokens": None})
     status, out, err = cli("count-tokens", write("r.jsonl", request("a")))
     assert (
         (status, out, err.count("\n")) == (1, b"", 1)
@@ -5757,7 +5776,8 @@ def test_a_count_that_did_not_come_is_told_with_its_custom_id(
 
 @posix
 def test_requests_that_cannot_be_read_are_a_wrong_input_file(cli):
-    os.symlink("loop", "loop")  # unlike a mode, it keeps root out, too
+    # Unlike a mode, it keeps root out, too.
+    os.symlink("loop", "loop")
     for args in (
         ("run", "loop", "-o", "out"),
         ("run", "loop", "--dry-run"),
@@ -5772,10 +5792,11 @@ def test_elsewhere_than_on_a_terminal_nothing_is_told_again_for_a_new_request_id
 ):
     progress = claude_batches._Progress()
     for number in range(3):
-        progress.live(f"waiting: 529 (request id req_{number}) (GET u)")
+        progress.status_line(f"waiting: 529 (request id req_{number}) (GET u)")
     for number in range(3):
-        progress.live("in_progress: 2 processing", f"0:00:0{number} elapsed")
-    progress.live("waiting: 529 (request id req_4) (GET u)")  # a second outage
+        progress.status_line("in_progress: 2 processing", f"0:00:0{number} elapsed")
+    # A second outage.
+    progress.status_line("waiting: 529 (request id req_4) (GET u)")
     assert capsys.readouterr().err.splitlines() == [
         "waiting: 529 (request id req_0) (GET u)",
         "in_progress: 2 processing",
@@ -5862,7 +5883,7 @@ def examples(module, client, done, live):
         model="m", messages=hi, system="s", tools=tools
     )
     yield lambda: batches.cancel(live)
-    for refused in (
+    yield from (
         lambda: batches.delete(live),
         lambda: batches.results("none"),
         lambda: batches.retrieve("none"),
@@ -5870,14 +5891,14 @@ def examples(module, client, done, live):
         lambda: models.retrieve("none"),
         lambda: batches.list(limit=0),
         lambda: client.messages.count_tokens(model="m", messages=[]),
-    ):
-        yield refused
+    )
 
 
 def test_what_the_official_sdk_gives_this_client_gives(slow):
     anthropic = pytest.importorskip("anthropic", minversion="2")
     theirs = anthropic.Anthropic(max_retries=0)
-    for client in (theirs, slow.client):  # the whole workflow with each
+    # The whole workflow with each.
+    for client in (theirs, slow.client):
         batches = client.messages.batches
         batch = batches.create(
             requests=[request("a"), request("b", max_tokens=0), request("expired")]
@@ -5927,10 +5948,12 @@ def test_what_the_official_sdk_gives_this_client_gives(slow):
 
 # ---- An API that remembers what was made, in another process ----------------------------------------------------
 
+# The API's clock runs so much faster: a settle of 0.8 seconds, although Date has whole
+# ones.
 SPEED, SETTLE = (
     20,
     "16",
-)  # the API's clock runs so much faster: a settle of 0.8 seconds, although Date has whole ones
+)
 
 
 def row(custom_id):
@@ -5945,7 +5968,7 @@ def row(custom_id):
     }.get(kind, "")
     kind = "succeeded" if kind == "tiny" else kind
     return (
-        '{"custom_id": "%s",  "result":{"type":"%s"%s}}\n' % (custom_id, kind, rest)
+        f'{{"custom_id": "{custom_id}",  "result":{{"type":"{kind}"{rest}}}}}\n'
     ).encode()
 
 
@@ -6092,7 +6115,8 @@ def serve_job(speed):
                 kind = "create" if self.command == "POST" else "list"
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
-            if len(body) < length:  # a kill on the way: it never arrived whole
+            # A kill on the way: it never arrived whole.
+            if len(body) < length:
                 return
             if kind == "control":
                 return self.control(json.loads(body))
@@ -6236,18 +6260,21 @@ def serve_job(speed):
                 with lock:
                     self.space.log.append("stalled")
                 self.connection.settimeout(20)
-                self.connection.recv(1)  # until the other side is dead
+                # Until the other side is dead.
+                self.connection.recv(1)
 
     class Server(ThreadingHTTPServer):
         daemon_threads, request_queue_size = True, 100
 
         def handle_error(self, job_request, address):
-            pass  # a client was killed
+            # A client was killed.
+            pass
 
     server = Server(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdin.read()  # it ends with the tests
+    # It ends with the tests.
+    sys.stdin.read()
 
 
 def work():
@@ -6259,10 +6286,11 @@ def work():
 
     config = json.loads(sys.argv[1])
     sys.path.insert(0, config["folder"])
+    # Compiled once, and not beside the module.
     sys.pycache_prefix, sys.dont_write_bytecode = (
         config["cache"],
         False,
-    )  # compiled once, and not beside the module
+    )
     import claude_batches as module
 
     module.POLL_LEAST = module.POLL_FIRST = module.POLL_LONGEST = 0.02
@@ -6275,9 +6303,10 @@ def work():
     def watched(name):
         real = getattr(os, name)
 
+        # What changes the folder: the journal's writes, and the finish.
         def step(
             *args,
-        ):  # what changes the folder: the journal's writes, and the finish
+        ):
             if os.path.dirname(os.path.abspath(args[-1])) != config["beside"]:
                 return real(*args)
             steps[0] += 1
@@ -6293,9 +6322,8 @@ def work():
 
     for name in ("replace", "link", "unlink"):
         watched(name)
-    if config[
-        "pause"
-    ]:  # between the first look at the files and the lock: until the file is gone
+    # Between the first look at the files and the lock: until the file is gone.
+    if config["pause"]:
         real_locked = module._locked
 
         def locked(path):
@@ -6313,9 +6341,10 @@ def work():
         with (
             open("/proc/self/status") if sys.platform == "linux" else open(os.devnull)
         ) as file:
+            # Less what exec inherits.
             peak = [
                 int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM")
-            ]  # less what exec inherits
+            ]
         if not peak:
             import resource
 
@@ -6460,7 +6489,8 @@ class Case:
             try:
                 out, err = process.communicate(timeout=60)
             finally:
-                process.kill()  # one that hangs fails its test alone
+                # One that hangs fails its test alone.
+                process.kill()
         assert "Traceback" not in err, err
         return process.returncode, err + out
 
@@ -6585,17 +6615,19 @@ def test_killed_at_each_change_of_the_folder_the_job_ends_as_if_nothing_had_happ
         )
 
     def finish(job):
-        if not job.is_done():  # else it was the very last step
+        # Else it was the very last step.
+        if not job.is_done():
             expect(job.run(), 3)
         job.check(failed=True)
 
     def killed(n):
         job = new()
-        if n:  # before the step of that number
+        # Before the step of that number.
+        if n:
             assert job.end(job.start(kill=[n, "before"]))[0] == -signal.SIGKILL
         else:  # one job, run after run
             for step in itertools.cycle((2, 3, 4, 5)):
-                code, text = job.end(job.start(kill=[step, "after"]))
+                code, _text = job.end(job.start(kill=[step, "after"]))
                 if code != -signal.SIGKILL or not os.path.exists(job.journal):
                     break
         finish(job)
@@ -6636,7 +6668,8 @@ def kill_at_random(case, seed, kills, signals):
             break
         assert code in (-signal.SIGKILL, -signal.SIGTERM, 130, 143), text
         done += 1
-        if job.is_done():  # killed after the very last step
+        # Killed after the very last step.
+        if job.is_done():
             break
     if not job.is_done():
         expect(job.run(), 0)
@@ -6645,10 +6678,11 @@ def kill_at_random(case, seed, kills, signals):
 
 
 def test_killed_at_random_moments_the_job_ends_as_if_nothing_had_happened(case):
+    # 200 take some minutes.
     seed, kills = (
         random.randrange(10**6),
         int(os.environ.get("CLAUDE_BATCHES_KILLS") or 0),
-    )  # 200 take some minutes
+    )
     print(f"seed {seed}")
     signals = (
         [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM] if kills else [signal.SIGKILL]
@@ -6666,7 +6700,8 @@ def test_killed_at_random_moments_the_job_ends_as_if_nothing_had_happened(case):
 def test_killed_while_rows_come_in_none_is_lost_or_doubled(case, cut, stall):
     job = case(parts=1, size=300, faults={"results": [["cut", cut], ["stall", stall]]})
     process = job.start(SYNC_BYTES=500)
-    behind = stall > 20_000  # then rows are in the file that are not noted yet
+    # Then rows are in the file that are not noted yet.
+    behind = stall > 20_000
     job.until(
         lambda state: (
             "stalled" in state["log"]
@@ -6679,18 +6714,16 @@ def test_killed_while_rows_come_in_none_is_lost_or_doubled(case, cut, stall):
         noted = json.load(file)["collected"]
     assert cut - 1500 < noted <= max(cut, stall)
     with open(job.rows, "ab") as file:
-        file.write(
-            row("request-299")[:50]
-        )  # as a power cut may leave it, behind what is noted
+        # As a power cut may leave it, behind what is noted.
+        file.write(row("request-299")[:50])
     expect(job.run(), 0)
     job.check()
 
 
 def test_a_batch_id_is_printed_before_it_is_written_down(case):
     job = case(parts=1)
-    code, text = job.end(
-        job.start(kill=[4, "before"])
-    )  # after: begun, sending, closing
+    # After: begun, sending, closing.
+    code, text = job.end(job.start(kill=[4, "before"]))
     assert code == -signal.SIGKILL and "msgbatch_000" in text
     with open(job.journal) as file:
         assert "msgbatch_000" not in file.read()
@@ -6705,9 +6738,8 @@ def test_a_journal_that_cannot_be_written_stops_the_run_and_loses_nothing(case):
         expect(job.run(), 0)
         job.check()
 
-    all_of(
-        full, [*range(2, 10), 11, 12]
-    )  # 10 is the hard link, which a rename replaces
+    # 10 is the hard link, which a rename replaces.
+    all_of(full, [*range(2, 10), 11, 12])
 
 
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
@@ -6740,7 +6772,7 @@ def test_interrupted_while_it_checks_the_requests_again_it_tells_the_batches_too
     monkeypatch.setattr(claude_batches.Job, "plan", interrupt)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", job.url)
-    status, out, err = cli("run", job.requests, "-o", job.results)
+    status, _out, err = cli("run", job.requests, "-o", job.results)
     assert status == 130 and "billed: msgbatch_000, msgbatch_001, msgbatch_002" in err
 
 
@@ -6861,9 +6893,8 @@ def test_going_on_with_changed_requests_another_api_or_another_organization_is_r
 
 def test_requests_that_change_during_the_run_never_leave_whole(case):
     later = ["status", 503, "overloaded_error", "", None, [["retry-after-ms", "1000"]]]
-    job = case(
-        faults={"create": [None, later]}, settings={"runs": 1000}
-    )  # no ended part makes room meanwhile
+    # No ended part makes room meanwhile.
+    job = case(faults={"create": [None, later]}, settings={"runs": 1000})
     process = job.start()
     job.until(lambda state: state["log"].count("create") == 2)
     with open(job.requests) as file:
@@ -6894,9 +6925,8 @@ def test_a_second_run_that_comes_as_the_first_one_ends_sends_nothing(case):
     gate = job.folder + ".gate"
     open(gate, "w").close()
     second = job.start(pause=gate)
-    job.until(
-        lambda state: os.path.exists(gate + ".seen")
-    )  # it has seen the journal, and is before the lock
+    # It has seen the journal, and is before the lock.
+    job.until(lambda state: os.path.exists(gate + ".seen"))
     expect(job.run(), 0)
     os.unlink(gate + ".seen")
     assert job.end(second)[0] in (1, 2)
@@ -6908,18 +6938,16 @@ def test_a_second_run_that_comes_as_the_first_one_ends_sends_nothing(case):
 def test_a_lock_on_a_file_that_is_gone_is_none(monkeypatch, begins):
     import fcntl
 
-    def ended(
-        file, how, real=fcntl.flock
-    ):  # the other run, just now; and perhaps a third one begins
+    # The other run, just now; and perhaps a third one begins.
+    def ended(file, how, real=fcntl.flock):
         os.unlink("rows")
         if begins:
             write("rows", b"")
         real(file, how)
 
     monkeypatch.setattr(fcntl, "flock", ended)
-    with pytest.raises(
-        claude_batches.JobError, match="has just ended"
-    ), claude_batches._locked("rows"):
+    ended_run = pytest.raises(claude_batches.JobError, match="has just ended")
+    with ended_run, claude_batches._locked("rows"):
         pass
 
 
@@ -6964,9 +6992,8 @@ def test_a_finish_takes_no_other_rows_than_those_that_the_journal_counts(
     case, step, name
 ):
     job = case(parts=1)
-    assert (
-        job.end(job.start(kill=[step, "before"]))[0] == -signal.SIGKILL
-    )  # link, unlink of the rows, of the journal
+    # Link, unlink of the rows, of the journal.
+    assert job.end(job.start(kill=[step, "before"]))[0] == -signal.SIGKILL
     path, is_linked = getattr(job, name), step == 7
     with open(path, "rb+") as file:
         whole = file.read()
@@ -6996,7 +7023,8 @@ def test_a_folder_that_cannot_be_written_is_told(case):
     )
     expect(job.run(), 1, job.results)
     job.results = good
-    if os.geteuid():  # root may write everywhere
+    # Root may write everywhere.
+    if os.geteuid():
         os.chmod(job.folder, 0o500)
         expect(job.run(), 1, "Permission denied")
     assert job.control()["log"] == []
@@ -7018,13 +7046,15 @@ def test_a_file_of_somebody_else_is_never_overwritten(case, name):
             assert file.read() == "of somebody else"
 
     put()
-    expect(job.run(), 2, f"{path} exists, and is not overwritten")  # at the start
+    # At the start.
+    expect(job.run(), 2, f"{path} exists, and is not overwritten")
     kept()
     assert job.control()["log"] == []
     os.unlink(path)
     process = job.start()
     job.until(lambda state: "retrieve" in state["log"])
-    put()  # during the run
+    # During the run.
+    put()
     job.control(settings={"runs": 0})
     expect(job.end(process), 2, f"{path} exists, and is not overwritten")
     kept()
@@ -7151,10 +7181,11 @@ def test_a_batch_that_never_came_of_a_lost_create_is_sent_again_once_it_is_settl
     case,
 ):
     def lost(fault):
+        # Of that size, out of the window.
         others = [
             {"ids": OTHERS, "after": -60},
             {"ids": OTHERS, "after": 600},
-        ]  # of that size, out of the window
+        ]
         job, begin = (
             case(parts=1, faults={"create": [fault]}, insert=others),
             time.monotonic(),
@@ -7193,7 +7224,7 @@ def test_a_list_that_breaks_the_apis_rules_stops_the_run_and_is_not_waited_for(c
         parts=1,
         faults={"create": [["make"]], "list": [None, None, None, ["status", 200]]},
     )
-    expect(job.run(), 1, "no list of objects")
+    expect(job.run(), 1, "not a list of objects")
     expect(job.run(), 0, "msgbatch_000 (adopted)")
     job.check()
 
@@ -7245,7 +7276,7 @@ def test_a_job_that_stopped_is_run_again_in_the_same_process(monkeypatch, tmp_pa
         {},
     )
     requests.write_text(json.dumps(job_request("a")))
-    progress = argparse.Namespace(say=print, live=print, batches=hide)
+    progress = argparse.Namespace(message=print, status_line=print, batches=hide)
     with Sandbox(seconds=0.3) as sandbox:
         client = Anthropic(base_url=sandbox.url, api_key="sandbox")
         job = claude_batches.Job(
@@ -7262,9 +7293,8 @@ def test_a_job_that_stopped_is_run_again_in_the_same_process(monkeypatch, tmp_pa
 def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(
     case, parts, word
 ):
-    ids = [
-        f"request-{i}" for i in range(20 if parts == 1 else 30)
-    ]  # no part but the first has the twin's size
+    # No part but the first has the twin's size.
+    ids = [f"request-{i}" for i in range(20 if parts == 1 else 30)]
     job = case(ids=ids, faults={"create": [["both", OTHERS], ["hold", 20]]})
     expect(job.run(), 1, "--adopt")
     process = job.start("--adopt", word)
@@ -7274,7 +7304,8 @@ def test_the_same_words_again_after_a_kill_do_not_answer_another_doubt(
     process.kill()
     assert job.end(process)[0] == -signal.SIGKILL
     job.run("--adopt", word)
-    assert len(job.control()["batches"]) == len(made)  # nothing was sent again
+    # Nothing was sent again.
+    assert len(job.control()["batches"]) == len(made)
     if word != "none":
         job.check()
 
@@ -7306,9 +7337,8 @@ def test_the_same_words_again_do_not_answer_for_the_next_part(case):
 def test_a_question_that_another_one_followed_is_answered_no_more(case):
     job = case(parts=2, settings={"queue": 20, "runs": 1000})
     process = job.start(NOT_FOUND_SECONDS=0.1)
-    job.until(
-        lambda state: state["log"].count("create") > 1
-    )  # the second part finds no room
+    # The second part finds no room.
+    job.until(lambda state: state["log"].count("create") > 1)
     job.control(change={"msgbatch_000": {"lost": True}})
     expect(job.end(process), 1, "msgbatch_000", "--adopt")
     job.control(
@@ -7345,9 +7375,11 @@ def test_a_question_about_a_batch_that_is_there_again_is_answered_no_more(case):
 def test_an_adopted_batch_of_somebody_else_is_refuted_at_download(case, word):
     job = case(parts=2, faults={"create": [[word, ["request-3"] + OTHERS[1:]]]})
     text = expect(job.run(), 0, "it is not ours")
-    assert text.count("batch msgbatch_000\n") == 1  # once refuted, not considered again
+    # Once refuted, not considered again.
+    assert text.count("batch msgbatch_000\n") == 1
     job.check()
-    if word == "hide":  # our own, that showed up meanwhile, is adopted then
+    # Our own, that showed up meanwhile, is adopted then.
+    if word == "hide":
         assert "msgbatch_001 (adopted)" in text
 
 
@@ -7373,14 +7405,13 @@ def test_a_kill_right_after_a_refutation_keeps_it(case):
 
 
 def test_a_full_queue_is_waited_out_while_ended_parts_are_collected(case):
-    job = case(
-        settings={"queue": 30, "runs": 0.2}
-    )  # here a batch leaves the queue when its results are read
+    # Here a batch leaves the queue when its results are read.
+    job = case(settings={"queue": 30, "runs": 0.2})
     text = expect(job.run(), 0, "the queue is full")
-    assert (
-        text.count("the queue is full") == 1
-    )  # told once, and not in turn with what is running
-    assert "looking" not in text  # what was refused is in no doubt
+    # Told once, and not in turn with what is running.
+    assert text.count("the queue is full") == 1
+    # What was refused is in no doubt.
+    assert "looking" not in text
     assert text.index("part 1 of 3 (20 requests): 20 results") < text.index(
         "part 2 of 3 (20 requests): batch"
     )
@@ -7411,9 +7442,8 @@ def test_a_refused_create_is_not_repeated_before_the_server_asks_for_it(case):
     job.until(lambda state: state["log"].count("create") >= 2)
     begin = time.monotonic()
     state = job.until(lambda state: state["log"].count("create") >= 3)
-    assert (
-        time.monotonic() - begin > 0.5 and state["log"].count("retrieve") > 3
-    )  # and the others are polled meanwhile
+    # And the others are polled meanwhile.
+    assert time.monotonic() - begin > 0.5 and state["log"].count("retrieve") > 3
     job.control(settings={"runs": 0})
     expect(job.end(process), 0)
     job.check()
@@ -7480,9 +7510,8 @@ def test_an_outage_in_any_step_is_outlived(case):
 
 
 def test_an_outage_right_after_the_very_first_answer_is_outlived(case):
-    job = case(
-        parts=1, faults={"list": [["close"]] * 3}
-    )  # the first answer is of count_tokens
+    # The first answer is of count_tokens.
+    job = case(parts=1, faults={"list": [["close"]] * 3})
     expect(job.run(), 0)
     job.check()
 
@@ -7606,7 +7635,7 @@ def test_output_that_finds_no_room_is_told_once_and_is_exit_status_1():
             "--dry-run",
         ]
         process = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, timeout=20
+            command, stdout=full, stderr=subprocess.PIPE, timeout=20, check=False
         )
     assert (
         process.returncode == 1
@@ -7681,7 +7710,8 @@ def test_a_body_that_went_out_whole_is_never_forgotten_in_the_same_try():
         def open(self, request, timeout):
             if request.get_method() == "POST":
                 tries.append(b"".join(request.data))
-                next(iter(request.data))  # again, and the connection breaks
+                # Again, and the connection breaks.
+                next(iter(request.data))
             raise ConnectionResetError
 
     error = failure_of(
@@ -7695,7 +7725,8 @@ def test_a_body_that_went_out_whole_is_never_forgotten_in_the_same_try():
 def test_a_body_whose_last_byte_was_handed_over_has_gone_out():
     tries = []
 
-    class Interrupted:  # by a signal, say, whose handler raises when the last byte has gone out
+    # By a signal, say, whose handler raises when the last byte has gone out.
+    class Interrupted:
         def open(self, request, timeout):
             if request.get_method() == "POST":
                 tries.append(b"")
@@ -7755,8 +7786,9 @@ def test_a_key_is_hidden_however_it_is_written(serve, credential):
         client = client_of(
             serve([answer]), api_key=None, default_headers={"x-api-key": credential}
         )
-        error = failure_of(lambda: client.models.retrieve("m"))
-        while error:  # what http.client notes on an error, too
+        error = failure_of(client.models.retrieve, "m")
+        # What http.client notes on an error, too.
+        while error:
             assert KEY not in str(vars(error))
             error = error.__cause__ or error.__context__
 
@@ -7789,7 +7821,8 @@ def test_the_hook_of_the_job_is_no_option_of_a_create():
 
 # ---- The real API ----------------------------------------------------------------------------------------------
 
-LIVE_KEY = os.environ.get("ANTHROPIC_API_KEY")  # the fixture takes it away
+# The fixture takes it away.
+LIVE_KEY = os.environ.get("ANTHROPIC_API_KEY")
 
 
 @pytest.mark.skipif(
