@@ -1,14 +1,15 @@
-#!/usr/bin/env python3
-"""Measure claude_batches.py against the official SDK and against the bare standard library; print Markdown.
+"""Measure claude_batches.py against the official SDK and the bare standard library.
 
 Usage::
 
     python .ci/benchmark.py            some four minutes
     python .ci/benchmark.py --quick    small sizes, about one minute
 
-Everything happens in a temporary folder and on loopback.  The SDK is installed from PyPI into a virtual environment
-whose Python runs all contenders.  Each measurement is a process of its own, so its peak memory is its own; contenders
-take turns, and what is shown are medians.  A bad ratio is shown like a good one.  Linux or macOS.
+The output is Markdown.  Everything happens in a temporary folder and on loopback.  The
+SDK is installed from PyPI into a virtual environment whose Python runs all contenders.
+Each measurement is a process of its own, so its peak memory is its own; contenders take
+turns, and what is shown are medians.  A bad ratio is shown like a good one.  Linux or
+macOS.
 """
 
 import http.server
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import venv
 from pathlib import Path
+from typing import ClassVar
 
 QUICK = "--quick" in sys.argv
 ROUNDS, IMPORT_ROUNDS = (3, 9) if QUICK else (5, 15)
@@ -30,7 +32,7 @@ ROWS = (1_000, 10_000) if QUICK else (10_000, 100_000)  # of about 1 KB
 REQUESTS = 5_000 if QUICK else 100_000  # of about 2 KB
 SOURCE = Path(__file__).resolve().parent.parent / "claude_batches.py"
 
-# ---- The contenders: programs of their own, given the server's URL and a count ---------------------------------
+# ---- The contenders: programs of their own, given the server's URL and a count -------
 
 START = """
 import sys, time
@@ -95,7 +97,8 @@ def encoded(request):
 start = time.perf_counter()
 connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
 connection.putrequest("POST", "/v1/messages/batches")
-connection.putheader("Content-Length", str(len(encoded(next(requests()))) * count))  # all are equally long
+length = len(encoded(next(requests()))) * count  # all are equally long
+connection.putheader("Content-Length", str(length))
 connection.endheaders()
 for request in requests():
     connection.send(encoded(request))
@@ -124,7 +127,7 @@ PROGRAMS = {
     "create": {OURS: CLIENT_CREATE, SDK: CLIENT_CREATE, BARE: BARE_CREATE},
 }
 
-# ---- The server: a process of its own, faster than any client --------------------------------------------------
+# ---- The server: a process of its own, faster than any client ------------------------
 
 
 def result_row(index):
@@ -170,7 +173,7 @@ def chunked(body, size=32 * 1024):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    results = {}  # by batch id, ready to be sent
+    results: ClassVar = {}  # by batch id, ready to be sent
 
     def do_GET(self):
         batch_id = self.path.split("/")[4]
@@ -233,7 +236,7 @@ def serve():  # until standard input ends, as it does when the benchmark is gone
     sys.stdin.read()
 
 
-# ---- Measuring -------------------------------------------------------------------------------------------------
+# ---- Measuring -----------------------------------------------------------------------
 
 
 def environment():
@@ -249,8 +252,8 @@ def environment():
 def run(python, folder, url, kind, count, contender):
     """Return the seconds and the peak bytes of one program.
 
-    The shell is not for its language: a child's ru_maxrss begins with the memory of the process that it was split
-    from, and a shell is smaller than this one.
+    The shell is not for its language: a child's ru_maxrss begins with the memory of the
+    process that it was split from, and a shell is smaller than this one.
     """
     program = START + PROGRAMS[kind][contender].replace("MODULE", contender) + END
     command = [
