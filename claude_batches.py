@@ -48,6 +48,7 @@ API key goes to one place only.  Errors::
 from __future__ import annotations
 
 import contextlib
+import email.message
 import email.utils
 import hashlib
 import http.client
@@ -71,16 +72,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Union,
+)
 
-# Importing typing would make the import of this file a tenth slower.
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any, ClassVar, Self, TypeVar
 
-    T = TypeVar("T")
-    Headers = Mapping[str, "str | None"]
+    from typing_extensions import Self, Unpack
+
+    Headers = Mapping[str, Union[str, None]]
+    # Seconds, None for no limit, or an object like the SDK's Timeout.
+    Timeout = Union[float, None, "_TimeoutObject"]
+
+_T = TypeVar("_T")
 
 __version__ = "1.0.0"
 
@@ -104,16 +118,22 @@ MAX_RETRIES = 2  # as in the SDK
 
 # Seconds to connect, to open the tunnel of a proxy, and for TLS, each.
 CONNECT_TIMEOUT = 10.0
+# Seconds without traffic after which TCP asks whether the other side is still there: a
+# NAT forgets a connection while a large create waits for its response.
+KEEP_ALIVE = 60
 # Seconds for the response of a server that closed during the upload.
 REFUSAL_TIMEOUT = 5.0
 # Seconds that the search for a batch takes at most, and how far before the create it goes.
 SEARCH_TIMEOUT = 30.0
 CLOCK_SLACK = timedelta(seconds=60)
-# Seconds between two polls: at least, at first, and at most.
-POLL_MIN, POLL_FIRST, POLL_MAX = 1.0, 5.0, 60.0
-# Seconds for which a poll ignores 404: a fresh batch may not be found at once.
-NOT_FOUND_SECONDS = 30.0
+# Seconds between two polls: at least, at most, and if the response does not say.
+POLL_MIN, POLL_MAX, POLL_DEFAULT = 1.0, 60.0, 10.0
+# Seconds for which 404 is ignored, from the first one on, and between two of them: a
+# replica of the API may lag behind.
+NOT_FOUND_SECONDS, NOT_FOUND_INTERVAL = 30.0, 3.0
 
+# Bytes of any response but results; a longer one is an error.
+MAX_RESPONSE_BYTES = 64_000_000
 # Bytes of one read or write.  It is not larger because a write has one timeout.
 BLOCK = 128 * 1024
 SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary file
@@ -123,14 +143,6 @@ SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary
 # arguments, Transport sends the request, and Objects holds what is returned.
 
 _BATCHES = "/v1/messages/batches"
-_OPTIONS = (
-    "extra_headers",
-    "extra_query",
-    "extra_body",
-    "timeout",
-    "workspace_id",
-    "user_profile_id",
-)
 _NOT_GIVEN: Any = object()  # a default for timeout, because None means no limit
 
 
@@ -142,8 +154,9 @@ class Anthropic:
     ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes
     to this origin and nowhere else.  No redirect is followed, and a results_url with
     another host is requested from base_url.
-    ``timeout``: seconds for one read or write, more than 0 and less than 2e6, or None
-    for no limit; each step of connecting has at most 10 seconds.
+    ``timeout``: seconds for one read or write, more than 0 and less than 2e6, None for
+    no limit, or an object whose ``read`` is one of these; each step of connecting has at
+    most 10 seconds.
     ``max_retries``: 0 or more; a create is only retried if no batch can have been made.
     ``default_headers``, ``default_query``: sent with every request; the headers win over
     those of ANTHROPIC_CUSTOM_HEADERS (lines of ``Name: value``).  None leaves a header
@@ -155,14 +168,11 @@ class Anthropic:
 
     Raises InvalidRequestsError for an argument that breaks a rule; without a credential,
     the first request raises AnthropicError.  Every method also takes ``**options``:
-    extra_headers, extra_query, extra_body (where there is a body), timeout (seconds,
-    instead of the client's) and workspace_id; it raises APIStatusError or
-    APIConnectionError.
+    betas (names for ``anthropic-beta``), extra_headers (they win over all others, except
+    for Host, Content-Length and Transfer-Encoding), extra_query, extra_body (where there
+    is a body), timeout (instead of the client's) and workspace_id; it raises
+    APIStatusError or APIConnectionError.
     """
-
-    # If set, it is called with each error instead of the rule for retries: it sleeps
-    # before the retry, or raises.
-    _on_error: Callable[[APIError], None] | None = None
 
     def __init__(
         self,
@@ -170,7 +180,7 @@ class Anthropic:
         api_key: str | None = None,
         auth_token: str | None = None,
         base_url: str | None = None,
-        timeout: float | None = TIMEOUT,
+        timeout: Timeout = TIMEOUT,
         max_retries: int = MAX_RETRIES,
         default_headers: Headers | None = None,
         default_query: Mapping[str, Any] | None = None,
@@ -179,8 +189,9 @@ class Anthropic:
     ) -> None:
         self.api_key, self.auth_token = _credentials(api_key, auth_token)
         if not isinstance(max_retries, int) or max_retries < 0:
-            message = f"max_retries must be 0 or more, not {max_retries!r}"
-            raise InvalidRequestsError(message)
+            raise InvalidRequestsError(
+                f"max_retries must be 0 or more, not {max_retries!r}"
+            )
         if base_url is None:
             base_url = os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
         self.base_url = _checked_base_url(base_url)
@@ -195,28 +206,33 @@ class Anthropic:
         self.messages = Messages(self)
         self.models = Models(self)
 
-    def with_options(self, **changes: Any) -> Anthropic:
+    @property
+    def beta(self) -> Anthropic:
+        """This client: the SDK has its betas here.  Name them in ``betas=[…]``."""
+        return self
+
+    def with_options(self, **changes: Unpack[_ClientOptions]) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor.
 
         default_headers and default_query are merged into this client's; a key or
         base_url of None is no change.
         """
+        options: dict[str, Any] = dict(changes)
         for name in ("base_url", "api_key", "auth_token"):
-            if changes.get(name, "") is None:
-                del changes[name]
-        options = {
-            name: getattr(self, name)
-            for name in ("base_url", "timeout", "max_retries", "ssl_context")
-        }
+            if options.get(name, "") is None:
+                del options[name]
         is_own_transport = isinstance(self._opener, _Transport)
-        if not is_own_transport or not changes.keys() & {"base_url", "ssl_context"}:
-            options["opener"] = self._opener
-        if not changes.keys() & {"api_key", "auth_token"}:
+        if not is_own_transport or not options.keys() & {"base_url", "ssl_context"}:
+            options.setdefault("opener", self._opener)
+        if not options.keys() & {"api_key", "auth_token"}:
             options.update(api_key=self.api_key, auth_token=self.auth_token)
-        options.update(changes)
+        for name in ("base_url", "timeout", "max_retries", "ssl_context"):
+            options.setdefault(name, getattr(self, name))
         for name in ("default_headers", "default_query"):
-            options[name] = {**getattr(self, name), **(changes.get(name) or {})}
+            options[name] = {**getattr(self, name), **(options.get(name) or {})}
         return Anthropic(**options)
+
+    copy = with_options
 
     def close(self) -> None:
         """Do nothing: each call closes its own connection.  The SDK has this method."""
@@ -234,15 +250,18 @@ class Anthropic:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
+        betas: Iterable[str] | None = None,
         extra_headers: Headers | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        timeout: float | None = _NOT_GIVEN,
+        timeout: Any = _NOT_GIVEN,
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
+        limit: float | None = None,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
 
+        ``limit``: seconds for the whole response, None for no limit.
         Raises InvalidRequestsError or AnthropicError.
         """
         if timeout is _NOT_GIVEN:
@@ -250,22 +269,20 @@ class Anthropic:
         timeout = _checked_timeout(timeout)
         if method != "GET" and not isinstance(body, _Body) and (body or extra_body):
             body = _encode_json({**(body or {}), **(extra_body or {})})
-        ids = {
+        arguments = {
             "anthropic-workspace-id": workspace_id,
             "anthropic-user-profile-id": user_profile_id,
+            "anthropic-beta": _joined(betas),
         }
-        headers = self._merge_headers(
-            _own_headers(method, body),
-            self.default_headers,
-            {name: value for name, value in ids.items() if value is not None},
-            extra_headers,
-        )
+        given = {name: value for name, value in arguments.items() if value is not None}
+        headers = self._merge_headers(self.default_headers, given, extra_headers)
+        headers = {**_own_headers(method, body), **headers}
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
-        return _Call(method, _with_query(url, params), headers, body, timeout)
+        return _Call(method, _with_query(url, params), headers, body, timeout, limit)
 
-    def _merge_headers(self, *layers: Headers | None) -> dict[str, str]:
-        """Return the headers of all layers, the later ones winning.
+    def _merge_headers(self, *layers: Headers | None) -> dict[str, str | None]:
+        """Return the headers of all layers, the later ones winning; None leaves one out.
 
         Raises AnthropicError without a credential, InvalidRequestsError for a header
         that cannot be sent.
@@ -283,17 +300,17 @@ class Anthropic:
                 "or give Anthropic() an api_key"
             )
         return {
-            name: _encode_header(name, value)
+            name: value if value is None else _encode_header(name, value)
             for name, value in merged.items()
-            if value is not None
+            if name not in _FRAMING_HEADERS
         }
 
     def _send(
         self,
         call: _Call,
-        read: Callable[[Any], T],
+        read: Callable[[Any], _T],
         final: tuple[type[APIError], ...] = (),
-    ) -> T:
+    ) -> _T:
         """Return what ``read`` makes of the response, after the retries that are allowed.
 
         Raises the last APIError; one of the classes in ``final`` at once.
@@ -302,60 +319,64 @@ class Anthropic:
             try:
                 return read(call.open(self._opener))
             except APIError as error:
-                if isinstance(error, final):
+                call.failures += 1
+                is_last = call.failures > self.max_retries or isinstance(error, final)
+                if is_last or not _is_retryable(error, call.body):
                     raise
-                if self._on_error:
-                    self._on_error(error)
-                elif not self._may_retry(call, error):
+                seconds = _retry_after(error.headers) or _backoff(call.failures)
+                _pause(seconds, error)
+
+    def _ignoring_404(self, send: Callable[[], _T]) -> _T:
+        """Return what ``send`` returns; for 30 seconds it is called again after a 404."""
+        patience = _Patience()
+        while True:
+            try:
+                return send()
+            except NotFoundError as error:
+                if not patience.allows(error):
                     raise
+                _pause(NOT_FOUND_INTERVAL, error)
 
-    def _may_retry(self, call: _Call, error: APIError) -> bool:
-        """Tell whether a call is to be sent again, after the pause before its retry.
-
-        The result is returned, not raised, because an error that this frame raised
-        would keep the response in memory until the garbage collector comes.
-        """
-        call.failures += 1
-        if call.failures > self.max_retries or not _is_retryable(error, call.body):
-            return False
-        # Importing logging takes a while, and most runs need no retry.
-        import logging
-
-        seconds = _retry_after(error.headers) or _backoff(call.failures)
-        call.headers["x-stainless-retry-count"] = str(call.failures)
-        logging.getLogger("claude_batches").debug(
-            "retry %d of %s in %.2f s: %s", call.failures, call, seconds, error
-        )
-        time.sleep(seconds)
-        return True
-
-    def _fetch(
-        self, cls: Callable[..., T], method: str, path: str, **options: Any
-    ) -> T:
+    def _fetch(self, cls: type[_T], method: str, path: str, **options: Any) -> _T:
         """Send a request and return its response as an object of ``cls``."""
-        call = self._prepare(method, path, **options)
-        return cls(*self._send(call, call.read_json))
+        return self._fetch_call(cls, self._prepare(method, path, **options))
+
+    def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
+        fields, headers = self._send(call, call.read_json)
+        _check_response(cls, call, fields)
+        obj = _from_json(cls, fields)
+        obj._headers = headers
+        return obj  # type: ignore[no-any-return]
 
     def _fetch_page(
-        self, cls: Any, path: str, query: dict[str, Any], **options: Any
-    ) -> Page:
+        self, cls: type[_T], path: str, query: dict[str, Any], **options: Any
+    ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
         query = {name: value for name, value in query.items() if value is not None}
         # It is merged here so that the cursor of a later page wins over it.
         query.update(options.pop("extra_query", None) or {})
+        # A later page needs the items of an iterator again.
+        query = {name: _plain(value) for name, value in query.items()}
         call = self._prepare("GET", path, query=query, **options)
         fields, headers = self._send(call, call.read_json)
         # A gateway's empty list may be null.
         rows = [] if fields.get("data", "") is None else fields.get("data")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            message = f"The response is not a list of objects (GET {path})"
-            raise APIResponseValidationError(message)
-        fields["data"] = [cls(row) for row in rows]
+            raise APIResponseValidationError(
+                f"The response is not a list of objects: {call.quoted(fields)}"
+            )
+        fields["data"] = [_from_json(cls, row) for row in rows]
 
-        def fetch(params: dict[str, Any]) -> Page:
+        def fetch(params: dict[str, Any]) -> Page[_T]:
             return self._fetch_page(cls, path, params, **options)
 
-        return Page(fields, headers, params=query, fetch=fetch)
+        page: Page[_T] = Page(params=query, fetch=fetch)
+        page._headers = headers
+        for name, value in fields.items():
+            # A field must not hide a method, because iterating calls them.
+            if name in Page.__annotations__ or not hasattr(Page, name):
+                vars(page)[name] = value
+        return page
 
 
 class Messages:
@@ -366,23 +387,22 @@ class Messages:
         self.batches = Batches(client)
 
     def count_tokens(
-        self, *, model: str, messages: Iterable[Any], **more: Any
+        self, *, model: str, messages: Iterable[Any], **more: Unpack[_TokenOptions]
     ) -> MessageTokensCount:
         """Count the input tokens of a message, free of charge.
 
         ``more``: the message's system, tools, tool_choice, thinking, cache_control,
         output_config and speed, where it has them (anything else, max_tokens too, is a
-        BadRequestError); the options of every method; user_profile_id.
+        BadRequestError); under a beta also mcp_servers, context_management, compaction
+        and billing_policy; the options of every method; user_profile_id.
         Source: API reference, Count tokens in a Message.
         """
-        options = {name: more.pop(name) for name in _OPTIONS if name in more}
-        body = {"messages": messages, "model": model, **more}
+        body: dict[str, Any] = {"messages": messages, "model": model, **more}
+        names = _CreateOptions.__annotations__
+        options = {name: body.pop(name) for name in names if name in body}
+        path = "/v1/messages/count_tokens"
         return self._client._fetch(
-            MessageTokensCount,
-            "POST",
-            "/v1/messages/count_tokens",
-            body=body,
-            **options,
+            MessageTokensCount, "POST", path, body=body, **options
         )
 
 
@@ -400,9 +420,8 @@ class Batches:
     def create(
         self,
         *,
-        requests: Iterable[Any],
-        user_profile_id: str | None = None,
-        **options: Any,
+        requests: Iterable[Mapping[str, Any]],
+        **options: Unpack[_CreateOptions],
     ) -> MessageBatch:
         """Make a batch, once, and return it.
 
@@ -417,33 +436,33 @@ class Batches:
         no batch was made; AnthropicError if the temporary file finds no room (set
         TMPDIR); and what the iterable raises, unchanged.
         """
-        return self._create(requests, None, user_profile_id=user_profile_id, **options)
+        given: dict[str, Any] = dict(options)
+        extra = given.pop("extra_body", None)
+        return self._create(_encoded(requests, extra), extra, None, **given)
 
     def _create(
         self,
-        requests: Iterable[Any],
+        encoded: Iterable[bytes],
+        extra: Mapping[str, Any] | None = None,
         before_last_block: Callable[[], None] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> MessageBatch:
+        """Make a batch of requests that are encoded; raises as create().
+
+        ``before_last_block`` is called when all but the last block has been sent.
+        """
         with contextlib.closing(_Body(before_last_block)) as body:
-            body.spool(requests, extra_body)
+            body.spool(encoded, extra)
+            call = self._client._prepare("POST", _BATCHES, body=body, **options)
             try:
-                batch = self._client._fetch(
-                    MessageBatch, "POST", _BATCHES, body=body, **options
-                )
-                if not isinstance(batch.id, str) or not batch.id:
-                    raise APIConnectionError(
-                        "The response is not a batch: it has no id"
-                    )
-                return batch
+                return self._client._fetch_call(MessageBatch, call)
             except APIError as error:
-                if error._is_refused or not body.is_sent:
+                if _create_outcome(error, body.is_sent) != MAY_EXIST:
                     raise
-                raise self._may_exist(error, body, options) from error
+                raise self._may_exist(error, call, body, options) from error
 
     def _may_exist(
-        self, error: APIError, body: _Body, options: Mapping[str, Any]
+        self, error: APIError, call: _Call, body: _Body, options: Mapping[str, Any]
     ) -> BatchMayExistError:
         """Return the error of a create whose response is lost, with its candidates."""
         sent_at = candidates = None
@@ -451,7 +470,7 @@ class Batches:
         # If the search fails, too, the error to report is still that of the create.
         with contextlib.suppress(AnthropicError):
             sent_at, candidates = self._candidates(body, options)
-            ids = ", ".join(str(batch.id) for batch in candidates)
+            ids = ", ".join(call.masked(batch.id) for batch in candidates)
             found = "batches of that size made since then: "
             found += ids or "none, which proves nothing"
         return BatchMayExistError(
@@ -470,8 +489,8 @@ class Batches:
         size that were made since then, or tell no size.
         """
         elapsed = _stopwatch()
-        batches = self._client.with_options(max_retries=0).messages.batches
-        kept = ("extra_headers", "workspace_id")
+        client = self._client.with_options(max_retries=0)
+        kept = ("betas", "extra_headers", "workspace_id")
         options = {name: options[name] for name in kept if name in options}
         found: list[MessageBatch] = []
         after_id = None
@@ -479,22 +498,26 @@ class Batches:
             left = SEARCH_TIMEOUT - elapsed()
             if left <= 0:
                 raise APITimeoutError("The search for the batch took too long")
-            page = batches.list(after_id=after_id, limit=100, timeout=left, **options)
+            query = {"after_id": after_id, "limit": 100}
+            page = client._fetch_page(
+                MessageBatch, _BATCHES, query, timeout=left, limit=left, **options
+            )
             now = _http_date(page._headers.get("date"))
             if now is None:
                 raise APIResponseValidationError("The list has no Date")
             sent_at = now - timedelta(seconds=body.elapsed())
+            start = sent_at - CLOCK_SLACK
             since = [
-                batch
-                for batch in page.data
-                if (batch.created_at or sent_at) >= sent_at - CLOCK_SLACK
+                one for one in page.data if (_moment(one.created_at) or now) >= start
             ]
             found += [batch for batch in since if _size(batch) in (body.count, None)]
             if len(since) < len(page.data) or not page.has_next_page():
                 return sent_at, found
             after_id = page.last_id
 
-    def retrieve(self, message_batch_id: str, **options: Any) -> MessageBatch:
+    def retrieve(
+        self, message_batch_id: str, **options: Unpack[_Options]
+    ) -> MessageBatch:
         """Return a batch as it is now."""
         path = _batch_path(message_batch_id)
         return self._client._fetch(MessageBatch, "GET", path, **options)
@@ -505,8 +528,8 @@ class Batches:
         after_id: str | None = None,
         before_id: str | None = None,
         limit: int | None = None,
-        **options: Any,
-    ) -> Page:
+        **options: Unpack[_Options],
+    ) -> Page[MessageBatch]:
         """List the batches of the workspace, newest first.
 
         ``limit``: batches of a page, 1 to 1000, by the API's default 20; ``after_id``:
@@ -516,7 +539,9 @@ class Batches:
         query = {"after_id": after_id, "before_id": before_id, "limit": limit}
         return self._client._fetch_page(MessageBatch, _BATCHES, query, **options)
 
-    def cancel(self, message_batch_id: str, **options: Any) -> MessageBatch:
+    def cancel(
+        self, message_batch_id: str, **options: Unpack[_Options]
+    ) -> MessageBatch:
         """End a running batch early: it is ``canceling``, then ``ended``.
 
         Requests that are being processed may still succeed.
@@ -524,7 +549,9 @@ class Batches:
         path = _batch_path(message_batch_id) + "/cancel"
         return self._client._fetch(MessageBatch, "POST", path, **options)
 
-    def delete(self, message_batch_id: str, **options: Any) -> DeletedMessageBatch:
+    def delete(
+        self, message_batch_id: str, **options: Unpack[_Options]
+    ) -> DeletedMessageBatch:
         """Delete an ended batch and its results.
 
         Raises BadRequestError for a running one: cancel it first.
@@ -532,31 +559,36 @@ class Batches:
         path = _batch_path(message_batch_id)
         return self._client._fetch(DeletedMessageBatch, "DELETE", path, **options)
 
-    def results(self, message_batch_id: str, **options: Any) -> Results:
+    def results(self, message_batch_id: str, **options: Unpack[_Options]) -> Results:
         """Download the results of an ended batch, row by row.
 
         A connection that is lost is opened again.  ``extra_headers`` and ``extra_query``
         belong to the download, not to the retrieve before it, as in the SDK.
 
         Raises AnthropicError, at the call, if the batch has no results (yet); later
-        IncompleteResultsError if rows stay missing after max_retries without a new one,
-        APIResponseValidationError for a line that is not JSON with a custom_id, or for
-        more rows than requests.
+        IncompleteResultsError if rows stay missing after max_retries without a new one;
+        a row that cannot be read counts as missing, and does not hide the rows behind it;
+        APIResponseValidationError for more rows than requests.  For 30 seconds a 404 of
+        the batch, or of the results of an ended one, is not final.
         """
+        path = _batch_path(message_batch_id)
         kept = ("timeout", "workspace_id")
-        retrieve_options = {name: options[name] for name in kept if name in options}
-        batch = self.retrieve(message_batch_id, **retrieve_options)
+        given: dict[str, Any] = dict(options)
+        retrieve_options = {name: given[name] for name in kept if name in given}
+        batch = self._client._ignoring_404(
+            lambda: self._client._fetch(MessageBatch, "GET", path, **retrieve_options)
+        )
         if not isinstance(batch.results_url, str) or not batch.results_url:
-            status = batch.processing_status
+            status: str = batch.processing_status
             if batch.archived_at:
                 status = "ended, and archived"
             raise AnthropicError(
                 f"No results_url for batch {message_batch_id}: its status is {status}"
             )
         own = {"accept": "application/binary", "accept-encoding": "gzip"}
-        headers = {**own, **_lower(options.pop("extra_headers", None))}
+        given["extra_headers"] = {**own, **_lower(given.get("extra_headers"))}
         url = _at_origin(self._client.base_url, batch.results_url)
-        call = self._client._prepare("GET", url, extra_headers=headers, **options)
+        call = self._client._prepare("GET", url, **given)
         return Results(self._client, call, batch)
 
     def wait(
@@ -566,73 +598,49 @@ class Batches:
         poll_interval: float | None = None,
         timeout: float | None = None,
         on_poll: Callable[[MessageBatch], object] | None = None,
-        **options: Any,
+        **options: Unpack[_WaitOptions],
     ) -> MessageBatch:
         """Poll until the batch has ended, and return it.
 
         It waits through lost connections, 429, 5xx, and 404 for 30 seconds.
 
         ``poll_interval``: seconds between polls, 0 or more; else what the API asks for,
-        kept within 1 to 60; else 5, growing to 60.  ``timeout``: seconds for the whole
-        wait, more than 0, or None.  Both are less than 2e6.  ``on_poll`` is called with
-        each batch that was received.
+        kept within 1 to 60, or 10.  ``timeout``: seconds for the whole wait, more than
+        0, or None.  Both are less than 2e6.  ``on_poll`` is called with each batch that
+        was received.
 
-        Raises WaitTimeoutError, and APIStatusError for what waiting does not mend: 401,
-        403, a 404 that stays.
+        Raises WaitTimeoutError, and APIError for what waiting does not help against:
+        401, 403, a 404 that stays, a response that is not a batch.
         """
         _check_poll_interval(poll_interval)
-        elapsed = _stopwatch()
+        path = _batch_path(message_batch_id)
+        client = self._client.with_options(max_retries=0)
+        elapsed, patience = _stopwatch(), _Patience()
         end = _checked_timeout(timeout) or float("inf")
+        longest = min(POLL_MAX, client.timeout or POLL_MAX)
         batch = None
-        polls = self._polls(message_batch_id, poll_interval, end, **options)
         while elapsed() < end:
-            outcome, delay = next(polls)
-            if isinstance(outcome, MessageBatch):
-                batch = outcome
-                if on_poll:
-                    on_poll(batch)
-                if batch.processing_status == "ended":
-                    return batch
-            time.sleep(max(0.0, min(delay, end - elapsed())))
+            left = end - elapsed()
+            given = {"timeout": min(longest, left), "limit": left, **options}
+            try:
+                batch = client._fetch(MessageBatch, "GET", path, **given)
+            except APIError as error:
+                if not patience.allows(error):
+                    raise
+                seconds = _poll_delay(error.headers, poll_interval)
+                if isinstance(error, NotFoundError):
+                    seconds = min(seconds, NOT_FOUND_INTERVAL)
+                _pause(max(0.0, min(seconds, end - elapsed())), error)
+                continue
+            patience = _Patience()
+            if on_poll:
+                on_poll(batch)
+            if batch.processing_status == "ended":
+                return batch
+            seconds = _poll_delay(batch._headers, poll_interval)
+            time.sleep(max(0.0, min(seconds, end - elapsed())))
         message = f"Batch {message_batch_id} has not ended within {end:g} s; it goes on"
         raise WaitTimeoutError(message, batch=batch)
-
-    def _polls(
-        self,
-        batch_id: str,
-        interval: float | None,
-        end: float = float("inf"),
-        **options: Any,
-    ) -> Iterator[tuple[MessageBatch | APIError, float]]:
-        """Yield the outcome of each poll and the seconds until the next one.
-
-        The outcome is a batch, or an error through which to wait; no read takes longer
-        than until ``end`` seconds from now.  Raises the other errors.
-        """
-        batches = self._client.with_options(max_retries=0).messages.batches
-        elapsed = since_success = _stopwatch()
-        grown = POLL_FIRST
-        longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
-        outcome: Any
-        while True:
-            timeout = max(min(longest, end - elapsed()), 0.001)
-            try:
-                outcome = batches.retrieve(batch_id, timeout=timeout, **options)
-                since_success, headers = _stopwatch(), outcome._headers
-            except APIError as error:
-                is_404 = isinstance(error, NotFoundError)
-                is_fresh = is_404 and since_success() < NOT_FOUND_SECONDS
-                if not is_fresh and not error._is_transient:
-                    raise
-                outcome, headers = error, error.headers
-            asked = _retry_after(headers)
-            if interval is not None:
-                delay = interval
-            elif asked is not None:
-                delay = min(max(asked, POLL_MIN), POLL_MAX)
-            else:
-                delay, grown = grown, min(1.5 * grown, POLL_MAX)
-            yield outcome, delay
 
 
 class Models:
@@ -641,7 +649,7 @@ class Models:
     def __init__(self, client: Anthropic) -> None:
         self._client = client
 
-    def retrieve(self, model_id: str, **options: Any) -> ModelInfo:
+    def retrieve(self, model_id: str, **options: Unpack[_Options]) -> ModelInfo:
         """Return a model by its id or an alias.
 
         Raises NotFoundError if there is none, ValueError for an empty id.
@@ -655,9 +663,9 @@ class Models:
         after_id: str | None = None,
         before_id: str | None = None,
         limit: int | None = None,
-        lifecycle: Sequence[str] | None = None,
-        **options: Any,
-    ) -> Page:
+        lifecycle: Iterable[str] | None = None,
+        **options: Unpack[_Options],
+    ) -> Page[ModelInfo]:
         """List the models, newest first.
 
         ``after_id``, ``before_id``, ``limit``: as for batches.  ``lifecycle``: which of
@@ -674,7 +682,196 @@ class Models:
 
 
 # ---- Objects -------------------------------------------------------------------------
-# What the API sends, as dataclasses; pages and results are iterators over them.
+# What goes into a call, as types for checkers; and what the API sends: plain dataclasses,
+# pages and results.  Only _from_json makes a record of JSON.
+
+
+class _TimeoutObject(Protocol):
+    """What the SDK's Timeout has: this client needs only ``read``."""
+
+    @property
+    def read(self) -> float | None: ...
+
+
+class _Options(TypedDict, total=False):
+    """What every method takes, as a type for checkers."""
+
+    betas: Iterable[str] | None
+    extra_headers: Headers | None
+    extra_query: Mapping[str, Any] | None
+    extra_body: Mapping[str, Any] | None
+    timeout: Timeout
+    workspace_id: str | None
+
+
+class _WaitOptions(TypedDict, total=False):
+    """Those of wait, whose timeout is the whole wait."""
+
+    betas: Iterable[str] | None
+    extra_headers: Headers | None
+    extra_query: Mapping[str, Any] | None
+    workspace_id: str | None
+
+
+class _CreateOptions(_Options, total=False):
+    user_profile_id: str | None
+
+
+class _TokenOptions(_CreateOptions, total=False):
+    """What count_tokens takes besides model and messages."""
+
+    system: Any
+    tools: Iterable[Any]
+    tool_choice: Any
+    thinking: Any
+    cache_control: Any
+    output_config: Any
+    speed: Any
+    mcp_servers: Iterable[Any]
+    context_management: Any
+    compaction: Any
+    billing_policy: Any
+
+
+class _ClientOptions(TypedDict, total=False):
+    api_key: str | None
+    auth_token: str | None
+    base_url: str | None
+    timeout: Timeout
+    max_retries: int
+    default_headers: Headers | None
+    default_query: Mapping[str, Any] | None
+    ssl_context: ssl.SSLContext | None
+    opener: Any
+
+
+class _RequiredParams(TypedDict):
+    model: str
+    max_tokens: int
+    messages: Iterable[Any]
+
+
+class MessageCreateParamsNonStreaming(_RequiredParams, total=False):
+    """The params of a request: a dict, at run time.  Source: API reference, Messages."""
+
+    cache_control: Any
+    container: Any
+    diagnostics: Any
+    inference_geo: str | None
+    metadata: Any
+    output_config: Any
+    service_tier: str
+    stop_sequences: Iterable[str]
+    system: Any
+    temperature: float
+    thinking: Any
+    tool_choice: Any
+    tools: Iterable[Any]
+    top_k: int
+    top_p: float
+
+
+class Request(TypedDict):
+    """One request of a batch: a dict, at run time."""
+
+    custom_id: str
+    params: MessageCreateParamsNonStreaming
+
+
+# The default of every field.  A gateway may leave out what the API always sends, so that
+# None has to fit any type.
+_NONE: Any = None
+
+
+class _Object:
+    """The base of what the API sends: its attributes are the fields of the JSON.
+
+    A declared field that is missing is None; one that is not declared is an attribute if
+    it came.  ``_nested`` names the fields whose JSON is not their value, each with its
+    class, with datetime, or with a class for each value of ``type``.
+    """
+
+    __slots__ = ("_headers",)
+    _nested: tuple[tuple[str, Any], ...] = ()
+    _headers: Mapping[str, str]
+
+    @property
+    def _request_id(self) -> str | None:
+        """The request id of the response; None for an object inside one."""
+        return getattr(self, "_headers", {}).get("request-id")
+
+    def __post_init__(self) -> None:
+        # An object that a program makes has the fields that it was given.
+        for name in [name for name, value in vars(self).items() if value is None]:
+            delattr(self, name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that came as JSON: dicts, and times as text."""
+        return _dump(self, "json", exclude_unset=True)  # type: ignore[no-any-return]
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the fields that came as a text of JSON."""
+        return _dump_json(_Object.to_dict(self), indent)
+
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> dict[str, Any]:
+        """Return all declared fields and those that came, as in the SDK.
+
+        ``mode``: "python" keeps times as datetimes, "json" gives them as text.
+        """
+        return _dump(self, mode, exclude_none, exclude_unset)  # type: ignore[no-any-return]
+
+    def model_dump_json(
+        self, *, indent: int | None = None, exclude_none: bool = False
+    ) -> str:
+        """Return all declared fields and those that came as a text of JSON."""
+        return _dump_json(_dump(self, "json", exclude_none), indent)
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield names and values: ``dict(batch)``."""
+        return iter(vars(self).items())
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _from_json(cls: Any, fields: dict[str, Any]) -> Any:
+    """Return an object of ``cls`` that takes over ``fields``; nothing is copied."""
+    for name, nested in cls._nested:
+        value = fields.get(name)
+        if value is not None:
+            fields[name] = _convert(nested, value)
+    if cls is OpenObject:
+        for name, value in fields.items():
+            if type(value) is dict or type(value) is list:
+                fields[name] = _convert(OpenObject, value)
+    obj = object.__new__(cls)
+    obj.__dict__ = fields
+    return obj
+
+
+def _convert(nested: Any, value: Any) -> Any:
+    """Return a value as ``nested`` says; one that has another form stays as it is."""
+    if nested is datetime:
+        return _parse_time(value)
+    if type(value) is dict:
+        if type(nested) is dict:
+            by_type = value.get("type")
+            nested = nested.get(by_type if type(by_type) is str else None, nested[None])
+        return _from_json(nested, value)
+    if type(value) is list:
+        return [_convert(nested, item) for item in value]
+    return value
+
 
 # datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of
 # fraction.
@@ -683,151 +880,110 @@ _RFC_3339 = re.compile(
 )
 
 
-def _parse_time(text: Any) -> datetime | None:
-    """Return an aware datetime, UTC if the text names no zone; None if it is no time."""
+def _parse_time(text: Any) -> Any:
+    """Return an aware datetime, UTC if the text names no zone; what is no time, as it is."""
+    match = _RFC_3339.fullmatch(text) if type(text) is str else None
+    if not match:
+        return text
+    day, clock, fraction, zone = match.groups()
+    fraction = f"{(fraction or '')[:6]:0<6}"
     try:
-        day, clock, fraction, zone = _RFC_3339.fullmatch(text).groups()  # type: ignore[union-attr]
-        fraction = f"{(fraction or '')[:6]:0<6}"
         return datetime.fromisoformat(f"{day}T{clock}.{fraction}{zone or '+00:00'}")
-    except _NOT_A_TIME:
-        return None
+    except ValueError:
+        return text
 
 
-_NOT_A_TIME = (AttributeError, TypeError, ValueError)
-
-# What makes the value of a field, by the word in its annotation.  Each _Object adds
-# itself.
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {"datetime": _parse_time}
+def _moment(value: Any) -> datetime | None:
+    """Return the value of a field if it is a time that could be read, else None."""
+    return value if isinstance(value, datetime) else None
 
 
-def _field(name: str, convert: Callable[[Any], Any]) -> property:
-    """Return a property for a field whose JSON is not its value.
+def _as_utc(moment: datetime) -> datetime:
+    """Return a time in UTC; one at the end of datetime's range, as it is."""
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        return moment
 
-    A time is parsed at each read; an object, or a list of them, is made at the first.
-    """
 
-    def read(obj: Any) -> Any:
-        value = obj.__dict__.get(name)
-        # The text of a time is kept for to_dict().
-        if convert is _parse_time:
-            return value if isinstance(value, datetime) else _parse_time(value)
-        if type(value) is dict:
-            value = obj.__dict__[name] = convert(value)
-        elif type(value) is list:
-            value[:] = [convert(item) if type(item) is dict else item for item in value]
+def _time_text(moment: date) -> str:
+    """Return a time as the API writes it; UTC is Z."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _dump(
+    value: Any, mode: str, exclude_none: bool = False, exclude_unset: bool = False
+) -> Any:
+    """Return a copy in which objects are dicts; methods that a field hides do not matter."""
+    if isinstance(value, date) and mode == "json":
+        return _time_text(value)
+    if isinstance(value, list):
+        return [_dump(item, mode, exclude_none, exclude_unset) for item in value]
+    if isinstance(value, _Object):
+        declared = getattr(type(value), "__dataclass_fields__", ())
+        names = () if exclude_unset else declared
+        value = {**dict.fromkeys(names), **vars(value)}
+    if not isinstance(value, dict):
         return value
+    return {
+        name: _dump(item, mode, exclude_none, exclude_unset)
+        for name, item in value.items()
+        if item is not None or not exclude_none
+    }
 
-    def write(obj: Any, value: Any) -> None:
-        obj.__dict__[name] = value
 
-    return property(read, write)
-
-
-class _Object:
-    """A dataclass that may take over the dict of its JSON as its __dict__.
-
-    Nothing is copied.  A declared field that is missing is None; one that this file does
-    not know is an attribute all the same.
-    """
-
-    __slots__ = ("__dict__", "_headers")
-
-    def __init_subclass__(cls) -> None:
-        _CONVERTERS[cls.__name__] = cls
-        dataclass(init=False, eq=False, repr=False)(cls)
-        # Python 3.8 has no __annotations__ where none are declared.
-        for name, annotation in getattr(cls, "__annotations__", {}).items():
-            names = re.findall(r"\w+", str(annotation))
-            converters = [_CONVERTERS[word] for word in names if word in _CONVERTERS]
-            setattr(cls, name, _field(name, converters[0]) if converters else None)
-        # A field in __dict__ would hide a method, but it does not hide a property.
-        for name in dir(cls):
-            method = getattr(cls, name)
-            if callable(method) and not name.startswith("_"):
-                setattr(cls, name, property(method.__get__, doc=method.__doc__))
-
-    def __init__(
-        self,
-        taken: dict[str, Any] | None = None,
-        headers: Mapping[str, str] = {},
-        /,
-        **fields: Any,
-    ) -> None:
-        self.__dict__ = taken or fields
-        self._headers = headers
-
-    @property
-    def _request_id(self) -> str | None:
-        """The request id of the response; None for an object inside one."""
-        return self._headers.get("request-id")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a copy of the object's JSON, times as text."""
-        return dict(json.loads(json.dumps(self, default=_jsonable)))
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        return self.to_dict() == other.to_dict()
-
-    def __repr__(self) -> str:
-        declared = type(self).__dataclass_fields__  # type: ignore[attr-defined]
-        # A declared field is shown as it is read, another one as it came.
-        shown = dict(self.__dict__)
-        for name in declared:
-            if name in shown:
-                shown[name] = getattr(self, name)
-        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
-        return f"{type(self).__name__}({fields})"
+def _dump_json(fields: Any, indent: int | None) -> str:
+    separators = (",", ": ") if indent else (",", ":")
+    return json.dumps(fields, indent=indent, separators=separators, ensure_ascii=False)
 
 
 class OpenObject(_Object):
-    """An object whose fields this file does not declare: a missing one is None.
+    """An object whose fields this file does not declare: it has what came.
 
-    In a response, an object inside one is another of these.
+    An object inside one is another of these.
     """
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return None
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
-def _open_object(fields: dict[str, Any]) -> Any:
-    text = json.dumps(fields, default=_jsonable)
-    return json.loads(text, object_hook=OpenObject)
-
-
-_CONVERTERS["OpenObject"] = _open_object
-
-
+@dataclass(eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
     """How many requests of a batch are where; their sum is the number of requests."""
 
-    processing: int | None
-    succeeded: int | None
-    errored: int | None
-    canceled: int | None
-    expired: int | None
+    processing: int = _NONE
+    succeeded: int = _NONE
+    errored: int = _NONE
+    canceled: int = _NONE
+    expired: int = _NONE
 
 
+@dataclass(eq=False, repr=False)
 class MessageBatch(_Object):
-    """A batch.
+    """A batch.  It has results once it is ``ended``."""
 
-    ``processing_status`` is ``in_progress``, ``canceling``, or ``ended``: then it has
-    results.
-    """
-
-    id: str
-    type: str | None
-    processing_status: str | None
-    request_counts: MessageBatchRequestCounts | None
-    created_at: datetime | None
-    expires_at: datetime | None
-    ended_at: datetime | None
-    cancel_initiated_at: datetime | None
-    archived_at: datetime | None
-    results_url: str | None
+    id: str = _NONE
+    type: Literal["message_batch"] = _NONE
+    processing_status: Literal["in_progress", "canceling", "ended"] = _NONE
+    request_counts: MessageBatchRequestCounts = _NONE
+    created_at: datetime = _NONE
+    expires_at: datetime = _NONE
+    ended_at: datetime | None = None
+    cancel_initiated_at: datetime | None = None
+    archived_at: datetime | None = None
+    results_url: str | None = None
+    _nested = (
+        ("request_counts", MessageBatchRequestCounts),
+        ("created_at", datetime),
+        ("expires_at", datetime),
+        ("ended_at", datetime),
+        ("cancel_initiated_at", datetime),
+        ("archived_at", datetime),
+    )
 
 
 def _size(batch: MessageBatch) -> int | None:
@@ -835,143 +991,281 @@ def _size(batch: MessageBatch) -> int | None:
     counts = batch.request_counts
     if not isinstance(counts, MessageBatchRequestCounts):
         return None
-    numbers = [count for count in counts.__dict__.values() if isinstance(count, int)]
-    return sum(numbers) or None
+    # Gateways add numbers of their own, which do not count.
+    values = [getattr(counts, name) for name in counts.__dataclass_fields__]
+    return sum(value for value in values if isinstance(value, int)) or None
 
 
+@dataclass(eq=False, repr=False)
 class DeletedMessageBatch(_Object):
     """The response to a delete."""
 
-    id: str | None
-    type: str | None
+    id: str = _NONE
+    type: Literal["message_batch_deleted"] = _NONE
 
 
-class ErrorResponse(_Object):
-    """The error of an errored row.
-
-    It is nested: ``error.error`` has the API's type, message and details.
-    """
-
-    type: str | None
-    error: ErrorResponse | None
-    message: str | None
-    details: OpenObject | None
-    request_id: str | None
-
-
-class ContentBlock(_Object):
-    """A block of a message.
-
-    ``type`` tells its other fields: ``text``, or ``name`` and ``input`` of a tool_use.
-    """
-
-    type: str | None
-    citations: list[OpenObject] | None
-    caller: OpenObject | None
-    content: Any | OpenObject  # a text, or objects
-
-
-class Usage(_Object):
-    """The tokens of a message."""
-
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_creation_input_tokens: int | None
-    cache_read_input_tokens: int | None
-    cache_creation: OpenObject | None
-    server_tool_use: OpenObject | None
-    service_tier: str | None
-    inference_geo: str | None
-    speed: str | None
-    output_tokens_details: OpenObject | None
-
-
-class Message(_Object):
-    """The model's response to one request."""
-
-    id: str | None
-    type: str | None
-    role: str | None
-    model: str | None
-    content: list[ContentBlock] | None
-    stop_reason: str | None
-    stop_sequence: str | None
-    stop_details: OpenObject | None
-    container: OpenObject | None
-    diagnostics: OpenObject | None
-    usage: Usage | None
-
-
-class MessageBatchResult(_Object):
-    """What became of a request.
-
-    ``succeeded`` has a message, ``errored`` an error; else it is ``canceled`` or
-    ``expired``.
-    """
-
-    type: str | None
-    message: Message | None
-    error: ErrorResponse | None
-
-
-class MessageBatchIndividualResponse(_Object):
-    """A row of results.  Rows come in any order: ``custom_id`` names the request."""
-
-    custom_id: str
-    result: MessageBatchResult
-
-
+@dataclass(eq=False, repr=False)
 class MessageTokensCount(_Object):
     """The response of count_tokens."""
 
-    input_tokens: int
+    input_tokens: int = _NONE
 
 
+@dataclass(eq=False, repr=False)
 class ModelInfo(_Object):
     """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
 
-    id: str
-    type: str | None
-    display_name: str | None
-    created_at: datetime | None
-    lifecycle: str | None
-    deprecated_at: datetime | None
-    retires_at: datetime | None
-    line: str | None
-    max_input_tokens: int | None
-    max_tokens: int | None
-    capabilities: OpenObject | None
+    id: str = _NONE
+    type: Literal["model"] = _NONE
+    display_name: str = _NONE
+    created_at: datetime = _NONE
+    lifecycle: Literal["active", "deprecated", "retired"] = _NONE
+    deprecated_at: datetime | None = None
+    retires_at: datetime | None = None
+    line: str | None = None
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    capabilities: OpenObject | None = None
+    _nested = (
+        ("created_at", datetime),
+        ("deprecated_at", datetime),
+        ("retires_at", datetime),
+        ("capabilities", OpenObject),
+    )
 
 
-# The SDK's names for what goes into create; its types, too, are dicts at run time.
-Request = MessageCreateParamsNonStreaming = dict
+@dataclass(eq=False, repr=False)
+class TextBlock(_Object):
+    """A text of a message, with its citations if it has any."""
+
+    type: Literal["text"] = _NONE
+    text: str = _NONE
+    citations: list[OpenObject] | None = None
+    _nested = (("citations", OpenObject),)
 
 
-class Page(_Object):
+@dataclass(eq=False, repr=False)
+class ThinkingBlock(_Object):
+    """What the model thought."""
+
+    type: Literal["thinking"] = _NONE
+    thinking: str = _NONE
+    signature: str = _NONE
+
+
+@dataclass(eq=False, repr=False)
+class RedactedThinkingBlock(_Object):
+    """What the model thought, encrypted."""
+
+    type: Literal["redacted_thinking"] = _NONE
+    data: str = _NONE
+
+
+@dataclass(eq=False, repr=False)
+class ToolUseBlock(_Object):
+    """A call of a tool.  ``input`` is free JSON."""
+
+    type: Literal["tool_use"] = _NONE
+    id: str = _NONE
+    name: str = _NONE
+    input: dict[str, Any] = _NONE
+    caller: OpenObject | None = None
+    toolset_name: str | None = None
+    _nested = (("caller", OpenObject),)
+
+
+class OtherContentBlock(OpenObject):
+    """A block of any other type: it has the fields that came.
+
+    ``type`` may be one that is not listed here; ``input`` is free JSON.
+    """
+
+    type: Literal[
+        "server_tool_use",
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "tool_search_tool_result",
+        "container_upload",
+    ]
+    _nested = (
+        ("caller", OpenObject),
+        ("citations", OpenObject),
+        ("content", OpenObject),
+    )
+
+
+ContentBlock = Union[
+    TextBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, OtherContentBlock
+]
+_CONTENT_BLOCKS = {
+    "text": TextBlock,
+    "thinking": ThinkingBlock,
+    "redacted_thinking": RedactedThinkingBlock,
+    "tool_use": ToolUseBlock,
+    None: OtherContentBlock,
+}
+
+
+@dataclass(eq=False, repr=False)
+class Usage(_Object):
+    """The tokens of a message."""
+
+    input_tokens: int = _NONE
+    output_tokens: int = _NONE
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: OpenObject | None = None
+    server_tool_use: OpenObject | None = None
+    service_tier: str | None = None
+    inference_geo: str | None = None
+    speed: str | None = None
+    output_tokens_details: OpenObject | None = None
+    _nested = (
+        ("cache_creation", OpenObject),
+        ("server_tool_use", OpenObject),
+        ("output_tokens_details", OpenObject),
+    )
+
+
+@dataclass(eq=False, repr=False)
+class Container(_Object):
+    """The container in which code was executed."""
+
+    id: str = _NONE
+    expires_at: datetime = _NONE
+    skills: list[OpenObject] | None = None
+    _nested = (("expires_at", datetime), ("skills", OpenObject))
+
+
+@dataclass(eq=False, repr=False)
+class Message(_Object):
+    """The model's response to one request."""
+
+    id: str = _NONE
+    type: Literal["message"] = _NONE
+    role: Literal["assistant"] = _NONE
+    model: str = _NONE
+    content: list[ContentBlock] = _NONE
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: OpenObject | None = None
+    container: Container | None = None
+    diagnostics: OpenObject | None = None
+    usage: Usage = _NONE
+    _nested = (
+        ("content", _CONTENT_BLOCKS),
+        ("usage", Usage),
+        ("stop_details", OpenObject),
+        ("container", Container),
+        ("diagnostics", OpenObject),
+    )
+
+
+@dataclass(eq=False, repr=False)
+class ErrorObject(_Object):
+    """The API's error.  Source: API reference, Errors."""
+
+    type: str = _NONE
+    message: str = _NONE
+    details: OpenObject | None = None
+    _nested = (("details", OpenObject),)
+
+
+@dataclass(eq=False, repr=False)
+class ErrorResponse(_Object):
+    """The error of an errored row: ``error.error`` has type, message and details."""
+
+    type: Literal["error"] = _NONE
+    error: ErrorObject = _NONE
+    request_id: str | None = None
+    _nested = (("error", ErrorObject),)
+
+
+@dataclass(eq=False, repr=False)
+class MessageBatchSucceededResult(_Object):
+    """The request succeeded; only then it is billed."""
+
+    type: Literal["succeeded"] = _NONE
+    message: Message = _NONE
+    _nested = (("message", Message),)
+
+
+@dataclass(eq=False, repr=False)
+class MessageBatchErroredResult(_Object):
+    """The request failed."""
+
+    type: Literal["errored"] = _NONE
+    error: ErrorResponse = _NONE
+    _nested = (("error", ErrorResponse),)
+
+
+@dataclass(eq=False, repr=False)
+class MessageBatchCanceledResult(_Object):
+    """The batch was canceled before the request was processed."""
+
+    type: Literal["canceled"] = _NONE
+
+
+@dataclass(eq=False, repr=False)
+class MessageBatchExpiredResult(_Object):
+    """The batch expired before the request was processed."""
+
+    type: Literal["expired"] = _NONE
+
+
+MessageBatchResult = Union[
+    MessageBatchSucceededResult,
+    MessageBatchErroredResult,
+    MessageBatchCanceledResult,
+    MessageBatchExpiredResult,
+]
+_RESULTS = {
+    "succeeded": MessageBatchSucceededResult,
+    "errored": MessageBatchErroredResult,
+    "canceled": MessageBatchCanceledResult,
+    "expired": MessageBatchExpiredResult,
+    None: OpenObject,
+}
+
+
+@dataclass(eq=False, repr=False)
+class MessageBatchIndividualResponse(_Object):
+    """A row of results.  Rows come in any order: ``custom_id`` names the request."""
+
+    custom_id: str = _NONE
+    result: MessageBatchResult = _NONE
+    _nested = (("result", _RESULTS),)
+
+
+class Page(_Object, Generic[_T]):
     """A page of a list.
 
     Iterating it gives its objects and those of all pages after it; each page is fetched
     when it is reached.
 
-    ``data``, ``has_more``, ``first_id``, ``last_id``: the API's fields.  ``params``: the
-    query parameters that gave this page; ``fetch`` returns the Page for other ones.
+    ``fields``: the API's ``data``, ``has_more``, ``first_id`` and ``last_id``.
+    ``params``: the query parameters that gave this page; ``fetch`` returns the Page for
+    other ones.
     """
 
-    data: list[Any]
-    has_more: bool | None
-    first_id: str | None
-    last_id: str | None
+    data: list[_T]
+    has_more: bool | None = None
+    first_id: str | None = None
+    last_id: str | None = None
     # _queries: those of the pages so far, the one of this page last.
-    __slots__ = ("_fetch", "_queries")
+    __slots__ = ("__dict__", "_fetch", "_queries")
 
     def __init__(
         self,
-        *taken: Any,
+        *,
         params: Mapping[str, Any] | None = None,
-        fetch: Callable[[dict[str, Any]], Page] | None = None,
+        fetch: Callable[[dict[str, Any]], Page[_T]] | None = None,
         **fields: Any,
     ) -> None:
-        super().__init__(*taken, **fields)
+        vars(self).update(fields)
         self._queries = [dict(params or {})]
         self._fetch = fetch
 
@@ -995,7 +1289,7 @@ class Page(_Object):
             return False
         return self.next_page_info() is not None
 
-    def get_next_page(self) -> Page:
+    def get_next_page(self) -> Page[_T]:
         """Fetch the next page.
 
         Raises RuntimeError on the last one, APIResponseValidationError for a cursor that
@@ -1003,17 +1297,19 @@ class Page(_Object):
         """
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
-            message = "No next page: ask has_next_page() before get_next_page()"
-            raise RuntimeError(message)
+            raise RuntimeError(
+                "No next page: ask has_next_page() before get_next_page()"
+            )
         query = {**self._queries[-1], **info.params}
         if query in self._queries:
-            message = f"The list goes in circles: {info.params} came before"
-            raise APIResponseValidationError(message)
-        page: Page = self._fetch(query)
+            raise APIResponseValidationError(
+                f"The list goes in circles: {info.params} came before"
+            )
+        page: Page[_T] = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
 
-    def iter_pages(self) -> Iterator[Page]:
+    def iter_pages(self) -> Iterator[Page[_T]]:
         """Yield this page and all after it, each fetched when it is reached.
 
         Raises APIResponseValidationError for a cursor that came before.
@@ -1024,7 +1320,7 @@ class Page(_Object):
             page = page.get_next_page()
             yield page
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[_T]:  # type: ignore[override]
         for page in self.iter_pages():
             yield from page.data
 
@@ -1039,20 +1335,33 @@ class Results:
 
     # How the iteration ended.
     _error: AnthropicError | None = None
+    # The first row that could not be read.
+    _bad_row: str | None = None
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client = client
         self._call = call
-        self._batch_id = batch.id
+        self._batch_id = call.masked(batch.id)
         self._expected = _size(batch)
-        self._response = client._send(call, lambda response: response)
+        self._response = self._open()
         self._objects = self._responses()
+
+    def _open(self) -> Any:
+        """Send the request.  For 30 seconds a 404 is not final.
+
+        The batch was seen ended, so that it comes from a replica that lags behind.
+        """
+        # No retry helps against these.
+        final = (AuthenticationError, PermissionDeniedError, NotFoundError)
+        return self._client._ignoring_404(
+            lambda: self._client._send(self._call, lambda response: response, final)
+        )
 
     def _responses(self) -> Generator[MessageBatchIndividualResponse, None, None]:
         seen: set[str] = set()
         try:
             for _, row in self._rows(seen):
-                yield MessageBatchIndividualResponse(row)
+                yield _from_json(MessageBatchIndividualResponse, row)
         except GeneratorExit:
             # close() ends the generator so.
             raise
@@ -1083,50 +1392,57 @@ class Results:
 
         Raises APIConnectionError if it ends before the last row.
         """
+        here = 0
         for line in _lines(self._call.blocks(self._response)):
-            if line.isspace():
-                continue
             row = self._decode(line, len(seen))
-            if row["custom_id"] not in seen:
+            here += row is not None
+            if row and row["custom_id"] not in seen:
                 seen.add(row["custom_id"])
                 self._call.failures = 0
                 yield line if line.endswith(b"\n") else line + b"\n", row
-        # A batch that tells no counts has at least one request.
-        expected = self._expected or max(len(seen), 1)
-        if len(seen) > expected:
-            message = (
+        expected = self._expected
+        if expected and len(seen) > expected:
+            raise APIResponseValidationError(
                 f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests"
             )
-            raise APIResponseValidationError(message)
-        if len(seen) < expected:
-            raise APIConnectionError(f"The results ended early ({self._call})")
+        if expected:
+            is_whole = len(seen) == expected
+        else:
+            # A batch that tells no counts has a row at least, and all of them each time.
+            is_whole = 0 < len(seen) == here and not self._bad_row
+        if not is_whole:
+            reason = self._bad_row or "the results ended early"
+            raise APIConnectionError(f"{reason} ({self._call})")
 
-    def _decode(self, line: bytes, received: int) -> dict[str, Any]:
-        try:
+    def _decode(self, line: bytes, received: int) -> dict[str, Any] | None:
+        """Return the JSON of a row; None for a blank line, or one that cannot be read."""
+        with contextlib.suppress(*_NOT_JSON):
             text = line.decode().strip()
+            if not text:
+                return None
             # decode() would search for white space twice.
             row, end = _decoder.raw_decode(text)
             is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
             if is_row and end == len(text):
                 return row  # type: ignore[no-any-return]
-        except _NOT_JSON:
-            if not line.endswith(b"\n"):
-                message = f"The results ended inside a row ({self._call})"
-                raise APIConnectionError(message) from None
-        raise APIResponseValidationError(
-            f"Batch {self._batch_id}: a row of {len(line)} bytes, after {received} good "
-            "ones, is not JSON with a custom_id"
-        )
+        # A line without its end is one that the connection cut.
+        if self._bad_row is None and line.endswith(b"\n"):
+            shown = self._call.quoted(line.decode("utf-8", "replace"))
+            self._bad_row = (
+                f"a row of {len(line)} bytes, after {received} good ones, is not JSON "
+                f"with a custom_id: {shown}"
+            )
+        return None
 
     def _reopen(self, lost: APIError, received: int) -> None:
         """Open the results again.  Raises IncompleteResultsError if that does not help."""
         self._response.close()
+        self._call.failures += 1
+        if self._call.failures > self._client.max_retries:
+            raise self._incomplete(lost, received) from lost
+        _pause(_backoff(self._call.failures), lost)
         try:
-            if not self._client._may_retry(self._call, lost):
-                raise lost
-            self._response = self._client._send(
-                self._call, lambda response: response, _FINAL
-            )
+            self._response = self._open()
         except APIError as error:
             raise self._incomplete(error, received) from error
 
@@ -1187,18 +1503,20 @@ _NOT_JSON = (ValueError, RecursionError)
 def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
     """Yield the JSON of each line.
 
-    Blank lines, CRLF and a missing last newline are allowed.  ``blocks``: bytes, cut
-    anywhere: those of a download, or a file opened in binary mode.
+    Blank lines, white space around JSON, and a missing last newline are allowed.
+    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
     Raises APIResponseValidationError for a line that is not JSON, with its number from 1.
     Source: https://jsonlines.org
     """
     for number, line in enumerate(_lines(blocks), 1):
-        if not line.isspace():
-            try:
-                yield json.loads(line.decode())
-            except _NOT_JSON as error:
-                message = f"line {number} is not JSON: {error}"
-                raise APIResponseValidationError(message) from None
+        try:
+            text = line.decode().strip()
+            if text:
+                yield json.loads(text)
+        except _NOT_JSON as error:
+            raise APIResponseValidationError(
+                f"line {number} is not JSON: {error}"
+            ) from None
 
 
 # ---- Errors --------------------------------------------------------------------------
@@ -1239,7 +1557,7 @@ class APIError(AnthropicError):
     ``headers``: by names in lower case.
     """
 
-    status_code: int | None = None
+    status_code: Any = None
     request_id: str | None = None
     type: str | None = None
     body: object = None
@@ -1249,8 +1567,6 @@ class APIError(AnthropicError):
     _is_transient = False
     # The body is an error of the API, not of something between it and this client.
     _is_api_form = False
-    # The API, or a gateway before it, said that it made no batch.
-    _is_refused = False
 
     @property
     def message(self) -> str:
@@ -1281,7 +1597,7 @@ class IncompleteResultsError(APIConnectionError):
 class APIResponseValidationError(APIError):
     """A response breaks the API's own rules.
 
-    For instance a row of results that is not JSON, or a list that goes in circles.
+    For instance a batch without an id, or a list that goes in circles.
     """
 
 
@@ -1312,6 +1628,14 @@ class APIStatusError(APIError):
     details: Any = None
     error_code: str | None = None
     _by_status: ClassVar[dict[int, type[APIStatusError]]] = {}
+
+    @property
+    def response(self) -> SimpleNamespace:
+        """What SDK programs ask for: status_code, and headers, whose names have any case."""
+        headers = email.message.Message()
+        for name, value in self.headers.items():
+            headers[name] = value
+        return SimpleNamespace(status_code=self.status_code, headers=headers)
 
     def __init_subclass__(cls, status: int | None = None) -> None:
         # A class of the caller's own has no status.
@@ -1376,10 +1700,6 @@ class OverloadedError(InternalServerError, status=529):
     """The API has too many requests at the moment."""
 
 
-# What no retry of a download mends.
-_FINAL = (AuthenticationError, PermissionDeniedError, NotFoundError)
-
-
 # ---- Requests ------------------------------------------------------------------------
 # Arguments are checked and encoded here, before anything is sent.  The body of a create
 # is spooled into a temporary file, and the rule for its retries stands beside it.
@@ -1388,6 +1708,8 @@ _FINAL = (AuthenticationError, PermissionDeniedError, NotFoundError)
 _PATH_SAFE = "!$&'()*+,;=:@"
 # A header with one of these names is a secret: it stays out of messages.
 _SECRET_HEADERS = ("authorization", "x-api-key")
+# The caller cannot choose these: they belong to the connection.
+_FRAMING_HEADERS = ("host", "content-length", "transfer-encoding")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BASE_URL = re.compile(
     r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?"
@@ -1421,6 +1743,13 @@ def _environment_headers() -> dict[str, str | None]:
 
 def _lower(headers: Headers | None) -> dict[str, str | None]:
     return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _joined(betas: Iterable[str] | None) -> str | None:
+    """Return the value of anthropic-beta.  Raises InvalidRequestsError for a single text."""
+    if isinstance(betas, str):
+        raise InvalidRequestsError(f"betas must be a list of names, not {betas!r}")
+    return None if betas is None else ",".join(map(str, betas))
 
 
 def _own_headers(method: str, body: Any) -> dict[str, str | None]:
@@ -1462,14 +1791,16 @@ def _segment(name: str, value: str) -> str:
     Raises InvalidRequestsError if it is empty, or leads to another path.
     """
     if not value:
-        message = f"Expected a non-empty value for `{name}` but received {value!r}"
-        raise InvalidRequestsError(message)
+        raise InvalidRequestsError(
+            f"Expected a non-empty value for `{name}` but received {value!r}"
+        )
     text = str(value)
     has_surrogate = re.search("[\ud800-\udfff]", text)
     # Some servers drop ";" and what follows.
     if has_surrogate or text.partition(";")[0] in ("", ".", ".."):
-        message = f"`{name}` must not be {value!r}, which is no segment of a path"
-        raise InvalidRequestsError(message)
+        raise InvalidRequestsError(
+            f"`{name}` must not be {value!r}, which is no segment of a path"
+        )
     return urllib.parse.quote(text, safe=_PATH_SAFE)
 
 
@@ -1488,16 +1819,23 @@ def _with_query(url: str, params: Mapping[str, Any]) -> str:
 
 def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield the pairs of a parameter: None is left out, a list repeated as ``name[]``."""
+    value = _plain(value)
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _query_pairs(f"{name}[{key}]", item)
-    elif isinstance(value, (str, bytes, bytearray)):
-        yield name, str(value)
-    elif isinstance(value, (Sequence, AbstractSet, ValuesView)):
+    elif isinstance(value, list):
         for item in value:
             yield from _query_pairs(f"{name}[]", item)
+    elif isinstance(value, date):
+        yield name, value.isoformat()
     elif value is not None:
         yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a list for any iterable that is not a text or a mapping."""
+    is_one = isinstance(value, (str, bytes, bytearray, Mapping))
+    return value if is_one or not isinstance(value, Iterable) else list(value)
 
 
 def _checked_base_url(url: Any) -> str:
@@ -1537,20 +1875,23 @@ def _at_origin(base_url: str, url: str) -> str:
             path += "?" + parts.query
         path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
     except ValueError:
-        message = "The batch's results_url is not a URL"
-        raise APIResponseValidationError(message) from None
+        raise APIResponseValidationError(
+            "The batch's results_url is not a URL"
+        ) from None
     if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
         path = base.path + path
     return f"{base.scheme}://{base.netloc}{path}"
 
 
-def _checked_timeout(seconds: float | None) -> float | None:
+def _checked_timeout(timeout: Any) -> float | None:
+    """Return the seconds of a timeout, which may be an object with ``read``."""
+    seconds = getattr(timeout, "read", timeout)
     # poll() counts milliseconds in 31 bits.
     if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):
         return seconds
     raise InvalidRequestsError(
         "timeout must be None, or more than 0 and less than 2e6 seconds, "
-        f"not {seconds!r}"
+        f"not {timeout!r}"
     )
 
 
@@ -1569,7 +1910,7 @@ def _jsonable(value: Any) -> Any:
     Raises TypeError if it sends none.
     """
     if isinstance(value, _Object):
-        return value.__dict__
+        return _dump(value, "json", exclude_unset=True)
     # A datetime is a date, too.
     if isinstance(value, date):
         return value.isoformat()
@@ -1601,30 +1942,83 @@ def _encode_json(value: Any) -> bytes:
         raise InvalidRequestsError(f"it is not JSON: {error}") from None
 
 
-def _encode_request(request: Any, seen: set[str]) -> bytes:
-    """Return a request as it is sent, and add its custom_id to ``seen``.
+def _check_request(request: Any, seen: set[str]) -> str:
+    """Return the custom_id of a request, and add it to ``seen``.
 
-    Raises ValueError with the rule that it breaks.
+    Raises InvalidRequestsError with the rule that the request breaks.
     """
     if not isinstance(request, Mapping):
-        message = "a request must be an object with custom_id and params"
-        raise InvalidRequestsError(message)
-    custom_id = request.get("custom_id")
+        raise InvalidRequestsError(
+            "a request must be an object with custom_id and params"
+        )
+    for name in ("custom_id", "params"):
+        if name not in request:
+            raise InvalidRequestsError(f"{name} is missing")
+    custom_id = request["custom_id"]
     if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id):
-        message = "custom_id must be 1 to 64 of the characters a-z, A-Z, 0-9, _ and -"
-        raise InvalidRequestsError(message)
+        raise InvalidRequestsError(
+            "custom_id must be a string of 1 to 64 of the characters a-z, A-Z, 0-9, _ "
+            "and -"
+        )
     if custom_id in seen:
-        message = "custom_id must be unique, and this one came before"
-        raise InvalidRequestsError(message)
-    if not isinstance(request.get("params"), Mapping):
+        raise InvalidRequestsError("custom_id must be unique, and this one came before")
+    if not isinstance(request["params"], Mapping):
         raise InvalidRequestsError("params must be an object")
     others = set(request) - {"custom_id", "params"}
     if others:
-        message = f"no key but custom_id and params is allowed: {others.pop()!r}"
-        raise InvalidRequestsError(message)
-    encoded = _encode_json(request)
+        raise InvalidRequestsError(
+            f"no key but custom_id and params is allowed: {others.pop()!r}"
+        )
     seen.add(custom_id)
-    return encoded
+    return custom_id
+
+
+def _encoded(
+    requests: Iterable[Any], extra: Mapping[str, Any] | None = None
+) -> Iterator[bytes]:
+    """Yield each request as it is sent.
+
+    Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
+    and if there is none.
+    """
+    if extra and "requests" in extra:
+        raise InvalidRequestsError(
+            "extra_body must not hold requests: give them as requests"
+        )
+    if not hasattr(requests, "__iter__"):
+        raise InvalidRequestsError(
+            "requests must be an iterable of objects with custom_id and params"
+        )
+    seen: set[str] = set()
+    size = len(_HEAD) + len(_tail(extra))
+    for index, request in enumerate(requests):
+        try:
+            _check_request(request, seen)
+            encoded = _encode_json(request)
+            size += len(encoded) + (index > 0)
+            if index >= MAX_BATCH_REQUESTS:
+                raise InvalidRequestsError(
+                    f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
+                )
+            if size > MAX_BATCH_BYTES:
+                raise InvalidRequestsError(
+                    f"with it the batch has more than {MAX_BATCH_BYTES:,} bytes"
+                )
+        except ValueError as error:
+            is_object = isinstance(request, Mapping)
+            custom_id = request.get("custom_id") if is_object else None
+            place = f"requests[{index}] (custom_id {custom_id!r})"
+            raise InvalidRequestsError(f"{place}: {error}") from None
+        yield encoded
+    if not seen:
+        raise InvalidRequestsError("requests must hold at least one request")
+
+
+_HEAD = b'{"requests":['
+
+
+def _tail(extra: Mapping[str, Any] | None) -> bytes:
+    return b"]," + _encode_json(extra)[1:] if extra else b"]}"
 
 
 @contextlib.contextmanager
@@ -1641,7 +2035,7 @@ def _spooling() -> Iterator[None]:
 
 
 class _Body:
-    """The body of a create: checked and encoded once, sent as often as it takes.
+    """The body of a create: spooled once, sent as often as it takes.
 
     ``is_sent``: whether the last byte was, or may have been, handed over in this attempt;
     only then a batch may exist.  ``elapsed()``: seconds since the last iteration began.
@@ -1656,51 +2050,13 @@ class _Body:
         self.is_sent = False
         self.elapsed = _stopwatch()
 
-    def spool(
-        self, requests: Iterable[Any], extra: Mapping[str, Any] | None = None
-    ) -> None:
-        """Check the requests and write the body to the file.
-
-        Raises InvalidRequestsError with index and custom_id.
-        """
-        if extra and "requests" in extra:
-            message = "extra_body must not hold requests: give them as requests"
-            raise InvalidRequestsError(message)
-        if not hasattr(requests, "__iter__"):
-            message = (
-                "requests must be an iterable of objects with custom_id and params"
-            )
-            raise InvalidRequestsError(message)
-        tail = b"]}"
-        if extra:
-            tail = b"]," + _encode_json(extra)[1:]
-        seen: set[str] = set()
-        self._write(b'{"requests":[')
-        for index, request in enumerate(requests):
-            try:
-                encoded = _encode_request(request, seen)
-                if index:
-                    encoded = b"," + encoded
-                self._check_limits(index, len(encoded) + len(tail))
-            except ValueError as error:
-                is_object = isinstance(request, Mapping)
-                custom_id = request.get("custom_id") if is_object else None
-                place = f"requests[{index}] (custom_id {custom_id!r})"
-                raise InvalidRequestsError(f"{place}: {error}") from None
-            self._write(encoded)
-        if not seen:
-            raise InvalidRequestsError("requests must hold at least one request")
-        self._write(tail)
-        self.count = len(seen)
-
-    def _check_limits(self, index: int, size: int) -> None:
-        if index >= MAX_BATCH_REQUESTS:
-            message = f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
-            raise InvalidRequestsError(message)
-        if self.size + size > MAX_BATCH_BYTES:
-            raise InvalidRequestsError(
-                f"with this request the batch has more than {MAX_BATCH_BYTES:,} bytes"
-            )
+    def spool(self, encoded: Iterable[bytes], extra: Mapping[str, Any] | None) -> None:
+        """Write requests that are encoded, and more fields, as the body to the file."""
+        self._write(_HEAD)
+        for request in encoded:
+            self._write(b"," + request if self.count else request)
+            self.count += 1
+        self._write(_tail(extra))
 
     def _write(self, block: bytes) -> None:
         self.size += len(block)
@@ -1730,20 +2086,61 @@ class _Body:
             self._file.close()
 
 
-def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
-    """Tell whether to send the request again.
+NOT_MADE, REFUSED, MAY_EXIST = "not made", "refused", "may exist"
 
-    That is the SDK's rule, but a create is only sent again if no batch can have been
-    made: if the API said so, or if its body had not gone out whole when it failed,
-    whichever exception came.
+# Gateways respond so after the API has made the batch.
+_UNKNOWN_STATUSES = (303, 408, 409, 425, 460, 499)
+# What a create may be sent again for, if the API refused it.
+_RETRIED_REFUSALS = (429, 503, 529)
+
+
+def _create_outcome(error: APIError, is_sent: bool) -> str:
+    """Tell what became of a create that failed: the rule of client and job.
+
+    ``is_sent``: whether the last byte of the body was, or may have been, handed over.
+    Returns NOT_MADE, REFUSED or MAY_EXIST.
+    """
+    # Special case: the server cannot make a batch of a body that it does not have.
+    if not is_sent:
+        return NOT_MADE
+    # Special case: a gateway gave up on an API that may have done the work.
+    is_unknown = getattr(error, "error_code", None) == "change_outcome_unknown"
+    if is_unknown or error.status_code in _UNKNOWN_STATUSES:
+        return MAY_EXIST
+    # Standard case: the API, or a gateway before it, refused.
+    if error.status_code and 300 <= error.status_code < 500:
+        return REFUSED
+    if error._is_api_form and error.status_code in (503, 529):
+        return REFUSED
+    # Everything else: another 5xx, or a response that is lost, torn, late, or not the
+    # API's.
+    return MAY_EXIST
+
+
+def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
+    """Tell whether to send the request again: the SDK's rule, but for a create.
+
+    A create that went out whole is only sent again if the API refused it for now.
     """
     should_retry = error.headers.get("x-should-retry")
-    may_help = error._is_transient and should_retry != "false"
-    if not isinstance(body, _Body):
-        return may_help or should_retry == "true"
-    if error._is_refused:
-        return may_help and (error._is_api_form or error.status_code == 429)
-    return may_help and not body.is_sent
+    if isinstance(body, _Body) and body.is_sent:
+        is_refused = _create_outcome(error, body.is_sent) == REFUSED
+        is_for_now = error.status_code in _RETRIED_REFUSALS
+        return is_refused and is_for_now and should_retry != "false"
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
+    return error._is_transient
+
+
+def _check_response(cls: Any, call: _Call, fields: dict[str, Any]) -> None:
+    """Raise APIResponseValidationError if a response is not an object of ``cls``."""
+    name = "input_tokens" if cls is MessageTokensCount else "id"
+    value = fields.get(name)
+    is_there = isinstance(value, int if name == "input_tokens" else str) and value != ""
+    if fields.get("type") == "error" or not is_there:
+        raise APIResponseValidationError(
+            f"The response is not a {cls.__name__} with {name}: {call.quoted(fields)}"
+        )
 
 
 # ---- Transport -----------------------------------------------------------------------
@@ -1767,15 +2164,19 @@ class _Call:
 
     method: str
     url: str
-    headers: dict[str, str]
+    headers: dict[str, str | None]
     body: bytes | _Body | None
     timeout: float | None
+    # Seconds for the whole response.
+    limit: float | None = None
     # The number of failures in a row.
     failures: int = 0
+    # Seconds since it was sent last.
+    elapsed: Callable[[], float] = lambda: 0.0
 
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
-        return f"{self.method} {self.url.partition('?')[0]}"
+        return str(self.masked(f"{self.method} {self.url.partition('?')[0]}"))
 
     def open(self, opener: Any) -> Any:
         """Send the request once and return its response, the body not read yet.
@@ -1785,21 +2186,34 @@ class _Call:
         if isinstance(self.body, _Body):
             # An attempt that finds no connection does not even begin the body.
             self.body.is_sent = False
+        self.elapsed = _stopwatch()
+        response: Any = None
+        lost = []
         try:
             response = opener.open(self._request(), timeout=self.timeout)
         except urllib.error.HTTPError as error:
             # This file's own opener raises none, but one of the caller's may.
             response = error
         except _TRANSPORT_ERRORS as error:
-            raise self.connection_error(error) from error
+            lost.append(self._connection_error(error, getattr(opener, "proxy", None)))
+        # It is raised here so that an exception that may quote a response is not its
+        # context; and from a list, because a local variable would keep it alive.
+        if lost:
+            raise lost.pop()
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
             return response
-        raise self.status_error(status, _headers_of(response), self._start_of(response))
+        raise self._status_error(
+            status, _headers_of(response), self._start_of(response)
+        )
 
     def _request(self) -> urllib.request.Request:
         request = urllib.request.Request(self.url, self.body, method=self.method)
-        for name, value in self.headers.items():
+        retries = str(self.failures) if self.failures else None
+        headers = {"x-stainless-retry-count": retries, **self.headers}
+        for name, value in headers.items():
+            if value is None:
+                continue
             if name in _SECRET_HEADERS:
                 # An opener of the caller's must not take it along on a redirect.
                 request.add_unredirected_header(name, value)
@@ -1821,18 +2235,26 @@ class _Call:
     def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the JSON object and the headers of a response, and close it.
 
-        Raises APIConnectionError if it has no JSON object.
+        Raises APIConnectionError if it has no JSON object, or is too long.
         """
+        blocks, size = [], 0
         with contextlib.closing(response):
-            raw = b"".join(self.blocks(response))
+            for block in self.blocks(response):
+                blocks.append(block)
+                size += len(block)
+                if size > MAX_RESPONSE_BYTES:
+                    message = (
+                        f"The response is longer than {MAX_RESPONSE_BYTES:,} bytes"
+                    )
+                    raise APIConnectionError(f"{message} ({self})")
         try:
-            fields = json.loads(raw)
+            fields = json.loads(b"".join(blocks))
         except _NOT_JSON:
             fields = None
         if not isinstance(fields, dict):
             raise APIConnectionError(
-                "The response is not a JSON object, but "
-                f"{len(raw)} bytes of something else ({self})"
+                f"The response is not a JSON object, but {size} bytes of something else "
+                f"({self})"
             )
         return fields, _headers_of(response)
 
@@ -1841,64 +2263,85 @@ class _Call:
 
         It does not read by lines, because readline() ends quietly if the connection is
         cut at the end of a line (python/cpython#115997).
-        Raises APIConnectionError if the body is torn.
+        Raises APIConnectionError if the body is torn, APITimeoutError if it takes longer
+        than the limit.
         """
-        read = getattr(response, "read1", response.read)
-        blocks: Iterator[bytes] = iter(lambda: read(BLOCK), b"")
+        encoding = _headers_of(response).get("content-encoding", "").strip().lower()
+        blocks = self._raw_blocks(response)
+        if encoding in ("gzip", "x-gzip"):
+            blocks = _gunzip(blocks)
+        elif encoding not in ("", "identity"):
+            encoding = self.masked(encoding)
+            message = f"The response is encoded with {encoding}, which nobody asked for"
+            raise APIConnectionError(f"{message} ({self})")
         try:
-            encoding = _headers_of(response).get("content-encoding", "")
-            if encoding.strip().lower() in ("gzip", "x-gzip"):
-                blocks = _gunzip(blocks)
             yield from blocks
             if getattr(response, "length", None):
                 raise http.client.IncompleteRead(b"", response.length)
+            return
         except _TRANSPORT_ERRORS as error:
-            raise self.connection_error(error) from error
+            torn = [self._connection_error(error)]
+        raise torn.pop()
+
+    def _raw_blocks(self, response: Any) -> Iterator[bytes]:
+        read = getattr(response, "read1", response.read)
+        while True:
+            if self.limit is not None:
+                left = self.limit - self.elapsed()
+                if left <= 0:
+                    raise socket.timeout
+                # Only this file's own responses have it.
+                if isinstance(response, _Response):
+                    response.settimeout(min(left, self.timeout or left))
+            block = read(BLOCK)
+            if not block:
+                return
+            yield block
 
     def masked(self, text: Any) -> Any:
         """Return a text of the server's without the key, which it may repeat.
 
         What is not a text is returned as it is.
         """
-        secrets = [self.headers.get(name, "") for name in _SECRET_HEADERS]
+        secrets = [self.headers.get(name) or "" for name in _SECRET_HEADERS]
         for secret in " ".join(secrets).split():
             # "Bearer", "sandbox" and other short words are no secrets.
             if isinstance(text, str) and len(secret) > 7:
                 text = text.replace(secret, "***")
         return text
 
-    def connection_error(self, error: Exception) -> APIConnectionError:
+    def quoted(self, response: Any) -> str:
+        """Return the start of a response, or of a part of it, as a message shows it."""
+        if not isinstance(response, str):
+            response = json.dumps(response, ensure_ascii=False)
+        text = " ".join(str(self.masked(response)).split())
+        return text if len(text) <= 200 else text[:200] + "…"
+
+    def _connection_error(
+        self, error: Exception, proxy: str | None = None
+    ) -> APIConnectionError:
         """Return the APIConnectionError for a failure of the connection."""
-        self._mask_chain(error)
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        place = f"({self})"
+        if proxy:
+            place = f"({self}, through the proxy {proxy})"
         # From Python 3.10 on these two are the same class.
         if isinstance(reason, (socket.timeout, TimeoutError)):
-            return APITimeoutError(f"Request timed out ({self})")
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return APIConnectionError(
-                f"The certificate is not trusted: {reason.verify_message} ({self}); to "
-                "trust a company's own CA, set SSL_CERT_FILE or pass ssl_context",
+            found: APIConnectionError = APITimeoutError(f"Request timed out {place}")
+        elif isinstance(reason, ssl.SSLCertVerificationError):
+            found = APIConnectionError(
+                f"The certificate is not trusted: {reason.verify_message} {place}; "
+                f"{_certificate_advice(reason.verify_code)}",
                 _is_transient=False,
             )
-        message = str(reason) or type(reason).__name__
-        return APIConnectionError(f"Connection error: {message} ({self})")
+        else:
+            message = self.masked(str(reason) or type(reason).__name__)
+            found = APIConnectionError(f"Connection error: {message} {place}")
+        if _is_quotable(error):
+            found.__cause__ = error
+        return found
 
-    def _mask_chain(self, error: Exception) -> None:
-        """Mask the key in an exception of the transport and in those chained to it.
-
-        http.client's exceptions quote what came in place of a status line, or of the
-        size of a chunk.  Exceptions of other classes may be the caller's own.
-        """
-        links: list[BaseException] = [error]
-        for link in links:
-            link.args = tuple(map(self.masked, link.args))
-            fields = {name: self.masked(value) for name, value in vars(link).items()}
-            link.__dict__.update(fields)
-            for chained in (link.__cause__, link.__context__):
-                if isinstance(chained, _TRANSPORT_ERRORS) and chained not in links:
-                    links.append(chained)
-
-    def status_error(
+    def _status_error(
         self, status: int, headers: Mapping[str, str], raw: bytes
     ) -> APIStatusError:
         """Return the error for a response whose status is not 2xx."""
@@ -1935,7 +2378,6 @@ class _Call:
             error_code=details.get("error_code") if isinstance(details, dict) else None,
             _is_transient=status in (408, 409, 429) or status >= 500,
             _is_api_form=is_api_form,
-            _is_refused=300 <= status < 500 or (is_api_form and status in (503, 529)),
         )
 
     def _masked_body(self, raw: bytes) -> tuple[Any, str]:
@@ -1950,6 +2392,21 @@ class _Call:
         except _NOT_JSON:
             text = self.masked(text)
             return text, text
+
+
+def _is_quotable(error: BaseException | None) -> bool:
+    """Tell whether no text of a response is in an exception and those chained to it.
+
+    Those of http.client quote what came in place of a status line, or of the size of a
+    chunk, and so may hold the key.
+    """
+    if error is None:
+        return True
+    is_plain = isinstance(error, OSError)
+    is_plain = is_plain and not isinstance(error, http.client.HTTPException)
+    return (
+        is_plain and _is_quotable(error.__cause__) and _is_quotable(error.__context__)
+    )
 
 
 def _headers_of(response: Any) -> dict[str, str]:
@@ -1995,6 +2452,40 @@ def _backoff(failures: int) -> float:
     return longest * (1 - 0.25 * random.random())
 
 
+def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
+    """Return the seconds until the next poll."""
+    if interval is not None:
+        return interval
+    asked = _retry_after(headers)
+    return POLL_DEFAULT if asked is None else min(max(asked, POLL_MIN), POLL_MAX)
+
+
+class _Patience:
+    """Tells which errors in a row are waited through; a success needs a new one."""
+
+    _since_404: Callable[[], float] | None = None
+
+    def allows(self, error: APIError) -> bool:
+        """Tell whether to wait: for what may pass, and for 404 for 30 seconds."""
+        if not isinstance(error, NotFoundError):
+            self._since_404 = None
+            return error._is_transient
+        if self._since_404 is None:
+            self._since_404 = _stopwatch()
+        return self._since_404() < NOT_FOUND_SECONDS
+
+
+def _pause(seconds: float, error: APIError) -> None:
+    """Wait before a request is sent again, and log why."""
+    # Importing logging takes a while, and most runs need no retry.
+    import logging
+
+    logger = logging.getLogger("claude_batches")
+    extra = {"seconds": seconds}
+    logger.debug("retry in %.1f s, because of: %s", seconds, error, extra=extra)
+    time.sleep(seconds)
+
+
 def _stopwatch() -> Callable[[], float]:
     """Return a function that tells the seconds since this call.
 
@@ -2007,6 +2498,11 @@ def _stopwatch() -> Callable[[], float]:
 
 class _Response(http.client.HTTPResponse):
     """A response that may come after interim ones; http.client skips 100 alone."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        # The timeout of the reads to come.
+        self.settimeout = sock.settimeout
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
@@ -2029,6 +2525,7 @@ class _Connection(http.client.HTTPConnection):
     """
 
     response_class = _Response
+    _early_response: http.client.HTTPResponse | None = None
 
     def connect(self) -> None:
         """Connect within CONNECT_TIMEOUT; later reads have the timeout of the call."""
@@ -2038,30 +2535,73 @@ class _Connection(http.client.HTTPConnection):
             self.timeout = min(timeout, CONNECT_TIMEOUT)
         super().connect()
         self.sock.settimeout(timeout)
+        _keep_alive(self.sock)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request.
 
-        If that fails, the server may have refused, with 401 or 413, and closed: then its
-        response is taken.
+        If that fails, the server may have refused, with 401 or 413, and closed: then
+        getresponse() returns that response.
         """
         # Otherwise a failure to connect would look like one to send.
         self.connect()
         try:
             super().request(*args, **kwargs)
         except OSError as error:
-            try:
-                self.sock.settimeout(REFUSAL_TIMEOUT)
-                response = self.getresponse()
-            except (OSError, http.client.HTTPException) as no_response:
-                del no_response
+            self._early_response = self._read_early_response()
+            if self._early_response is None:
                 if isinstance(error, socket.timeout):
-                    raise error from None
+                    raise
                 raise ConnectionAbortedError(
                     "the server closed during the upload; a wrong key or too large a "
                     f"body may be why ({error})"
                 ) from error
-            self.getresponse = lambda: response  # type: ignore[method-assign]
+
+    def _read_early_response(self) -> http.client.HTTPResponse | None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.sock.settimeout(REFUSAL_TIMEOUT)
+            return super().getresponse()
+        return None
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Return the response, which may have come during the upload."""
+        return self._early_response or super().getresponse()
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system probe a silent connection, where it lets the time be set."""
+    # macOS has another name for it.
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE)
+            return
+
+
+def _certificate_advice(verify_code: int) -> str:
+    """Return what to do about a certificate that failed, by the code of OpenSSL."""
+    named = os.environ.get("SSL_CERT_FILE")
+    if named and not os.path.isfile(named):
+        return f"SSL_CERT_FILE names no file: {named}"
+    # Hostname and IP address mismatch.
+    if verify_code in (62, 64):
+        return "it is the certificate of another host: check base_url"
+    # What only X509_STRICT refuses.
+    if 80 <= verify_code <= 94:
+        return (
+            "Python 3.13 and newer verify strictly: have the CA's certificate corrected, "
+            "or pass an ssl_context without ssl.VERIFY_X509_STRICT"
+        )
+    paths = ssl.get_default_verify_paths()
+    if sys.platform == "darwin" and not paths.cafile:
+        return "run Install Certificates.command, which is in the folder of this Python"
+    if sys.platform != "win32" and not (paths.cafile or paths.capath):
+        return (
+            "this machine has no CA certificates: install the package ca-certificates"
+        )
+    return "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
 
 
 class _TLSConnection(_Connection, http.client.HTTPSConnection):
@@ -2080,6 +2620,8 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         self._base = urllib.parse.urlsplit(base_url)
         self._context = context
         self._director: urllib.request.OpenerDirector | None = None
+        # The proxy as messages show it.
+        self.proxy: str | None = None
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
         """Send a request, through the environment's proxy, and return the response.
@@ -2094,14 +2636,34 @@ class _Transport(urllib.request.AbstractHTTPHandler):
     def _build(self) -> urllib.request.OpenerDirector:
         if self._base.scheme == "https":
             self._context = self._context or ssl.create_default_context()
-        # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
-        host = self._base.hostname or ""
-        is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
+        proxy = self._find_proxy()
         director = urllib.request.OpenerDirector()
-        director.add_handler(urllib.request.ProxyHandler({} if is_loopback else None))
+        proxies = {self._base.scheme: proxy} if proxy else {}
+        director.add_handler(urllib.request.ProxyHandler(proxies))
         director.add_handler(urllib.request.UnknownHandler())
         director.add_handler(self)
         return director
+
+    def _find_proxy(self) -> str | None:
+        """Return the URL of the proxy to use.  Raises APIConnectionError for SOCKS."""
+        host = self._base.hostname or ""
+        # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
+        is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
+        if is_loopback or urllib.request.proxy_bypass(host):
+            return None
+        proxies = urllib.request.getproxies()
+        proxy = proxies.get(self._base.scheme) or proxies.get("all")
+        if proxy:
+            scheme, _, rest = proxy.rpartition("://")
+            # What stands before the last @ is user and password.
+            self.proxy = f"{scheme or 'http'}://{rest.rpartition('@')[2]}"
+            if scheme.lower().startswith("socks"):
+                raise APIConnectionError(
+                    f"The proxy {self.proxy} speaks SOCKS, which the standard library "
+                    "does not: set HTTPS_PROXY to an HTTP proxy",
+                    _is_transient=False,
+                )
+        return proxy
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         """Open a request for http; urllib calls it."""
@@ -2129,6 +2691,27 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("gzip ended early")
 
 
+def _create_encoded(
+    client: Anthropic,
+    encoded: Iterable[bytes],
+    before_last_block: Callable[[], None],
+    betas: Sequence[str],
+) -> MessageBatch:
+    """Make a batch of requests that are encoded; raises as create()."""
+    batches = client.messages.batches
+    return batches._create(encoded, None, before_last_block, betas=betas or None)
+
+
+def _raw_rows(results: Results) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the rows as lines that end with a newline, and as JSON."""
+    return results._rows(set())
+
+
+def _headers(obj: Any) -> Mapping[str, str]:
+    """Return the headers of the response that an object or a page is."""
+    return obj._headers  # type: ignore[no-any-return]
+
+
 # What a star import gives; the part below the line adds its own names.
 __all__ = [
     "APIConnectionError",
@@ -2143,9 +2726,11 @@ __all__ = [
     "BatchMayExistError",
     "Batches",
     "ConflictError",
+    "Container",
     "ContentBlock",
     "ContentTooLargeError",
     "DeletedMessageBatch",
+    "ErrorObject",
     "ErrorResponse",
     "GatewayTimeoutError",
     "IncompleteResultsError",
@@ -2153,9 +2738,13 @@ __all__ = [
     "InvalidRequestsError",
     "Message",
     "MessageBatch",
+    "MessageBatchCanceledResult",
+    "MessageBatchErroredResult",
+    "MessageBatchExpiredResult",
     "MessageBatchIndividualResponse",
     "MessageBatchRequestCounts",
     "MessageBatchResult",
+    "MessageBatchSucceededResult",
     "MessageCreateParamsNonStreaming",
     "MessageTokensCount",
     "Messages",
@@ -2163,15 +2752,20 @@ __all__ = [
     "Models",
     "NotFoundError",
     "OpenObject",
+    "OtherContentBlock",
     "OverloadedError",
     "Page",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RedactedThinkingBlock",
     "Request",
     "RequestTimeoutError",
     "Results",
     "ServiceUnavailableError",
+    "TextBlock",
+    "ThinkingBlock",
+    "ToolUseBlock",
     "UnprocessableEntityError",
     "Usage",
     "WaitTimeoutError",
@@ -2185,10 +2779,20 @@ __all__ = [
 __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
-# A file of requests to a file of results: plan, send, wait, collect, finish.  The journal
-# beside the results says how far the job came, at every moment.
+# A file of requests to a file of results.  Of the client it uses what users use, and
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _Patience and _poll_delay.
+#
+# The journal beside the results holds the state of each part, which becomes one batch:
+#
+#   planned    no batch of it exists
+#   closing    the last block went out, or may have: its batch may exist.  Without
+#              candidates it is in doubt, and no other part is sent; once settle is over
+#              the candidates are written down, and their rows decide
+#   created    its batch is known
+#   collected  its rows are in RESULTS.part, before the byte rows_end
 
-# What of a request's params count_tokens takes: API reference, Count tokens in a Message.
+# What of a request's params count_tokens takes: API reference, Count tokens in a Message;
+# the last four under a beta.
 COUNTED = (
     "model",
     "messages",
@@ -2199,45 +2803,86 @@ COUNTED = (
     "cache_control",
     "output_config",
     "speed",
+    "mcp_servers",
+    "context_management",
+    "compaction",
+    "billing_policy",
 )
-SYNC_BYTES = 8_000_000  # of rows, between two notes of them in the journal
+JOURNAL_FORMAT = 2
 MAX_WARNINGS = 20  # of requests that the API will refuse later
-
-
-def _count(client: Anthropic, params: Mapping[str, Any]) -> int:
-    fields: dict[str, Any] = {"model": None, "messages": None}
-    fields.update({name: params[name] for name in COUNTED if name in params})
-    count = client.messages.count_tokens(**fields).input_tokens
-    if not isinstance(count, int):
-        message = "The response to count_tokens has no input_tokens"
-        raise APIResponseValidationError(message)
-    return count
+MAX_KINDS = 1000  # of errors, models and stop reasons that the summary counts
+JSON_SPACE = b" \t\r\n"
 
 
 class JobError(AnthropicError):
     """The job cannot go on by itself; the message says why, and what to do."""
 
 
-def _read_requests(
-    lines: Iterable[bytes], path: str, first: int = 1
-) -> Iterator[tuple[int, bytes, Any, int]]:
-    """Yield number, line, request and its size as sent, of each line that is not blank.
+def _count(
+    client: Anthropic, params: Mapping[str, Any], betas: Iterable[str] | None
+) -> int:
+    fields: dict[str, Any] = {"model": None, "messages": None}
+    fields.update({name: params[name] for name in COUNTED if name in params})
+    return client.messages.count_tokens(betas=betas, **fields).input_tokens
 
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_strict_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+# Escapes that may be half of a surrogate pair, or may spell a key of a request.
+_SUSPICIOUS = re.compile(rb"\\u([dD][89a-fA-F]|00[2-7])")
+
+
+def _read_requests(
+    lines: Iterable[bytes], path: str
+) -> Iterator[tuple[int, int, bytes, dict[str, Any]]]:
+    """Yield number, first byte, text and request of each line that is not blank.
+
+    The text is what is sent: the bytes of the line without white space around them.
     Raises InvalidRequestsError with path and line.
     """
     seen: set[str] = set()
-    for number, line in enumerate(lines, first):
-        text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-        if text.strip():
+    end = 0
+    for number, line in enumerate(lines, 1):
+        start, end = end, end + len(line)
+        text = _request_text(line)
+        if text:
             request = None
             try:
-                request = json.loads(text.decode())
-                size = len(_encode_request(request, seen))
+                request = _strict_decoder.decode(text.decode())
+                _check_request(request, seen)
+                _check_text(text, request)
             except _NOT_JSON as error:
                 reason = _reason(error, request)
-                message = f"{path}:{number}: {reason}"
-                raise InvalidRequestsError(message) from None
-            yield number, text, request, size
+                raise InvalidRequestsError(f"{path}:{number}: {reason}") from None
+            yield number, start, text, request
+
+
+def _request_text(line: bytes) -> bytes:
+    text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
+    return text.strip(JSON_SPACE)
+
+
+def _check_text(text: bytes, request: dict[str, Any]) -> None:
+    """Raise ValueError for what the API refuses, or reads in another way than this file.
+
+    That is half of a surrogate pair, and a key that comes twice.
+    """
+    is_plain = text.count(b'"custom_id"') == text.count(b'"params"') == 1
+    if is_plain and not _SUSPICIOUS.search(text):
+        return
+    _encode_json(request)
+    names: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        # The last object to end is the request itself.
+        names[:] = [name for name, _ in pairs]
+
+    json.loads(text, object_pairs_hook=note)
+    if len(names) != len(set(names)):
+        raise ValueError("a key comes twice")
 
 
 def _reason(error: Exception, request: Any) -> str:
@@ -2255,49 +2900,67 @@ def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield line
 
 
+# What the SDK takes beside params, and people put inside them.
+_NOT_PARAMS = ("betas", "extra_headers", "extra_query", "extra_body", "timeout")
+
+
 def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
     """Return why the API will refuse these params after it took the batch, or None."""
     for name in ("model", "max_tokens", "messages"):
         if params.get(name) is None:
             return f"params have no {name}"
+    for name in _NOT_PARAMS:
+        if name in params:
+            return f"params must not have {name}"
     is_speed = params.get("speed") is not None
     if params.get("stream") or params["max_tokens"] == 0 or is_speed:
         return "params must not have stream: true, max_tokens: 0 or speed in a batch"
+    return _version_refusal(params) if version == API_VERSION else None
+
+
+def _version_refusal(params: Mapping[str, Any]) -> str | None:
+    """Return what API_VERSION refuses and the version before it does not, or None."""
     for name in ("temperature", "top_p", "top_k"):
-        if version == API_VERSION and params.get(name) is not None:
+        if params.get(name) is not None:
             return (
                 f"params must not have {name} under anthropic-version {API_VERSION}; "
                 "2023-06-01 takes it"
             )
+    policy = params.get("billing_policy")
+    if isinstance(policy, dict) and policy.get("bill_to") == "user_profile":
+        return "billing_policy.bill_to must not be user_profile in a batch"
+    messages = params["messages"]
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for block in content if isinstance(content, list) else ():
+            role, is_object = message.get("role"), isinstance(block, dict)
+            if is_object and role == "assistant" and block.get("type") == "document":
+                return "an assistant's message must not have a document"
+            is_text = is_object and block.get("type") == "text"
+            if role == "user" and is_text and block.get("citations"):
+                return "a user's text must not have citations"
     return None
 
 
 @dataclass
 class _Part:
-    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on.
+    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on."""
 
-    ``state``: planned; sending; closing, when the last block goes out and from when on
-    the batch may exist; created; collected.
-    """
-
-    # The number of its first line.
-    line: int
     start: int
     digest: str = ""
     requests: int = 0
     # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
-    bytes: int = 14
+    bytes: int = len(_HEAD) + 2 - 1
     state: str = "planned"
-    # Server time before sending.
-    noted_at: str = ""
-    # Server time until which the response to closing is, or was, waited for.
-    waited_until: str = ""
+    # The first page of the list before it was sent: ids, and the oldest created_at.
+    noted: list[str] = field(default_factory=list)
+    noted_since: str | None = None
+    # The batches that may be the part's; None while it is in doubt.
+    candidates: list[str] | None = None
     batch_id: str | None = None
-    is_adopted: bool = False
-    # A run stopped with a question about it, which --adopt answers.
-    is_asked: bool = False
-    # Batches that were adopted and have other requests.
-    foreign: list[str] = field(default_factory=list)
+    is_taken_over: bool = False
+    # The ids that a question has named: only these can be disowned.
+    asked: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -2307,51 +2970,79 @@ class _Journal:
     # The digest of REQUESTS.
     digest: str
     base_url: str
+    betas: list[str]
     parts: list[_Part]
     organization_id: str | None = None
     workspace_id: str | None = None
     started_at: str = field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat()
     )
-    # Bytes of RESULTS.part that are rows, and on disk.
-    collected: int = 0
-
-    def is_collected(self) -> bool:
-        """Tell whether all rows are in RESULTS.part."""
-        return all(part.state == "collected" for part in self.parts)
+    # The byte of RESULTS.part where the rows of the collected parts end.
+    rows_end: int = 0
+    disowned: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str) -> _Journal:
-        """Read a journal.  Raises JobError if the file is not one."""
+        """Read a journal.  Raises JobError for one that was changed, or is of another
+        version.
+        """
         try:
             with open(path, encoding="utf-8") as file:
                 fields = json.load(file)
+            if "format" not in fields and "parts" in fields:
+                raise JobError(
+                    f"{path} is the journal of an earlier version of this file: end that "
+                    "job with it, or move the journal away to pay for all anew"
+                )
+            is_whole = fields.pop("journal_digest") == _digest_of(fields)
+            if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
+                raise ValueError("it was changed or damaged")
             parts = [_Part(**part) for part in fields["parts"]]
             return cls(**{**fields, "parts": parts})
-        except (ValueError, TypeError, KeyError) as error:
+        except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
-                f"{path} is not the journal of a run ({error}); to pay for all anew, "
-                "move it away"
+                f"{path} is not the journal of a run: {error}.  Put it back as it was, or "
+                "move it away to pay for all anew"
             ) from None
 
     def save(self, path: str) -> None:
         """Replace the journal in one step that survives a power cut."""
+        fields = {"format": JOURNAL_FORMAT, **asdict(self)}
+        fields["journal_digest"] = _digest_of(fields)
         try:
             with _new_file(path + ".tmp") as file:
-                file.write(json.dumps(asdict(self), indent=1).encode())
+                file.write(json.dumps(fields, indent=1).encode())
                 _sync(file)
-            os.replace(path + ".tmp", path)
+            _while_held(os.replace, path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:
             # An OSError between two blocks would look like one of the connection.
-            message = f"The journal {path} cannot be written: {error}; run again"
-            raise JobError(message) from error
+            raise JobError(
+                f"The journal {path} cannot be written: {error}; run again"
+            ) from error
+
+
+def _digest_of(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _while_held(change: Callable[..., None], *paths: str) -> None:
+    """Replace, rename or remove files; on Windows wait while another program holds one.
+
+    A virus scanner or an indexer does so for some milliseconds.
+    """
+    for _ in range(50 if sys.platform == "win32" else 0):
+        try:
+            return change(*paths)
+        except PermissionError:
+            time.sleep(0.1)
+    return change(*paths)
 
 
 def _new_file(path: str) -> Any:
     # It may be a link, or a second name of a file that is published.
     with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+        _while_held(os.remove, path)
     return open(path, "xb")
 
 
@@ -2382,14 +3073,14 @@ def _publish(source: str, target: str) -> None:
     except OSError:
         if not os.path.lexists(target):
             # There are no hard links in this folder.
-            os.rename(source, target)
+            _while_held(os.rename, source, target)
             return
         if not _is_same_file(source, target):
             _refuse_existing(target)
             # It went away meanwhile.
             raise
         # A run that published it was killed before it could say so.
-    os.unlink(source)
+    _while_held(os.unlink, source)
 
 
 def _is_same_file(source: str, target: str) -> bool:
@@ -2398,6 +3089,32 @@ def _is_same_file(source: str, target: str) -> bool:
     if os.path.islink(target) or not os.path.isfile(target):
         return False
     return filecmp.cmp(source, target, shallow=False)
+
+
+def _refuse_existing(*paths: str) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            raise InvalidRequestsError(
+                f"{path} exists, and is not overwritten; move it away, and run again"
+            )
+
+
+def _check_names(requests: str, results: str, own: list[str]) -> None:
+    """Raise InvalidRequestsError for a name with which the job could not end."""
+    if results == "-":
+        raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
+    folder = os.path.dirname(os.path.abspath(results))
+    if not os.path.isdir(folder):
+        raise InvalidRequestsError(f"{results}: there is no folder {folder}")
+    # Most file systems allow 255 bytes.
+    longest = max((os.path.basename(path) for path in own), key=len)
+    if len(os.fsencode(longest)) > 255:
+        raise InvalidRequestsError(f"{results}: the name is too long for {longest}")
+    for path in [results, *own]:
+        if os.path.realpath(path) == os.path.realpath(requests):
+            raise InvalidRequestsError(
+                f"{requests} is a file that the job writes: name another RESULTS"
+            )
 
 
 @contextlib.contextmanager
@@ -2438,6 +3155,23 @@ def _lock(file: Any) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class _Watch:
+    """What this process knows of a batch that it polls."""
+
+    def __init__(self, is_new: bool) -> None:
+        # When to poll it again, by the monotonic clock.
+        self.due = 0.0
+        self.patience = _Patience()
+        # Downloads that ended without all rows.
+        self.incomplete = 0
+        # As it was seen last, while it runs.
+        self.running: MessageBatch | None = None
+        # Of a candidate: how many of its rows are the part's, and of how many.
+        self.rows: tuple[int, int] | None = None
+        # This process has made it, so that replicas of the API may not know it yet.
+        self.is_new = is_new
+
+
 class Job:
     """A file of requests to a file of results.
 
@@ -2446,10 +3180,13 @@ class Job:
     ``requests`` and ``results`` are paths; beside results (or in ``folder``) it writes
     ``.job``, ``.part`` and what failed.  ``poll_interval``: seconds between polls, None
     as in wait().  ``settle``: seconds, 0 or more, after which no batch is expected from a
-    create whose response is lost.  ``adopt``: the id of the batch of a part in doubt, or
-    "none".  ``progress`` tells a person: ``message(text)`` stays, ``status_line(text,
-    times="")`` is what happens at the moment, ``batches(batches, parts)`` shows the
-    MessageBatches that are running, of so many parts.
+    create whose response is lost.  ``disown``: ids of batches that a question has named,
+    and that are not to be taken.  ``betas``: for count_tokens and create.  ``wait``:
+    False ends the run when all that is possible now is done.  ``check``: False leaves out
+    count_tokens for the first request.  ``progress`` tells a person: ``message(text)``
+    stays, ``status_line(text, times="")`` is what happens at the moment,
+    ``batches(batches, parts)`` shows the MessageBatches that are running, of so many
+    parts; ``again(*arguments)`` and ``command(*arguments)`` return what to type.
     """
 
     def __init__(
@@ -2462,14 +3199,13 @@ class Job:
         folder: str | None = None,
         poll_interval: float | None = None,
         settle: float = 300.0,
-        adopt: str | None = None,
+        disown: Iterable[str] = (),
+        betas: Iterable[str] = (),
+        wait: bool = True,
+        check: bool = True,
     ) -> None:
-        self._once = client.with_options(max_retries=0)
-        # So many interruptions of a download are allowed without a new row.
-        self._client = client.with_options(max_retries=20)
-        self._client._on_error = self._wait_and_retry
-        self._has_response = False
-        self._batches = self._client.messages.batches
+        self._client = client
+        self._batches = client.messages.batches
         self._requests = requests
         self._results = results
         self._progress = progress
@@ -2480,23 +3216,36 @@ class Job:
         self._failed_path = root + ".failed" + extension
         self._interval = poll_interval
         self._settle = settle
-        self._adopt = adopt
+        self._disown = list(disown)
+        self._betas = list(betas)
+        self._is_waiting = wait
+        self._is_checking = check
         self._journal: Any = None
 
     @property
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
-        parts = self._journal.parts if self._journal else []
-        return [part.batch_id for part in parts if part.state == "created"]
+        ids = []
+        for part in self._journal.parts if self._journal else ():
+            ids += self._ids_of(part)
+        return ids
 
-    def run(self) -> bool:
-        """Do what is left, and tell whether every request succeeded.
+    def run(self) -> int:
+        """Do what is left, and return the exit status.
 
-        Raises AnthropicError, or OSError of a file.
+        It is 0 if every request succeeded, 3 if not, 4 if something is unfinished (only
+        without ``wait``).  Raises AnthropicError, or OSError of a file.
         """
-        self._polls_by_id: dict[
-            str, Iterator[tuple[MessageBatch | APIError, float]]
-        ] = {}
+        own = [self._journal_path + ".tmp", self._rows_path, self._failed_path + ".tmp"]
+        own += [self._journal_path, self._failed_path]
+        _check_names(self._requests, self._results, own)
+        self._doubt_since = time.monotonic()
+        self._send_due = 0.0
+        self._watches: dict[str, _Watch] = {}
+        # By the place of its part: what only a person can decide.
+        self._questions: dict[int, str] = {}
+        # The first page of a look that found nothing.
+        self._looked: Page[MessageBatch] | None = None
         with _locked(self._rows_path) as self._rows_file:
             try:
                 self._open()
@@ -2506,46 +3255,95 @@ class Job:
                     self._remove_rows_file()
                 raise
             try:
-                while not self._journal.is_collected():
-                    self._send()
-                    self._poll()
-                return self._finish()
+                return self._work()
             except OSError as error:
                 # For instance a full disk.
-                message = f"{error}: mend that, and run again to go on"
-                raise JobError(message) from error
+                raise JobError(
+                    f"{error}: correct that, and run again to go on"
+                ) from error
 
-    def _release_rows_file(self) -> None:
-        """Close RESULTS.part on Windows, where an open file cannot be renamed or removed."""
-        if sys.platform == "win32":
-            self._rows_file.close()
+    def _work(self) -> int:
+        while True:
+            self._send()
+            self._poll()
+            if not (self._is_waiting and self._is_moving()):
+                break
+            self._sleep()
+        if self._questions:
+            raise JobError("\n".join(self._questions.values()))
+        if not self._is_collected():
+            return 4
+        return self._finish()
 
-    def _remove_rows_file(self) -> None:
-        self._release_rows_file()
-        # On Windows another run may have opened the file just now: then it is that run's.
-        with contextlib.suppress(PermissionError):
-            os.unlink(self._rows_path)
+    def _is_collected(self) -> bool:
+        return all(part.state == "collected" for part in self._journal.parts)
+
+    def _is_moving(self) -> bool:
+        """Tell whether a part can go on without a person's answer."""
+        is_blocked = False
+        for index, part in enumerate(self._journal.parts):
+            if index in self._questions:
+                # A part in doubt holds up the sending of the others.
+                is_blocked = is_blocked or self._is_in_doubt(part)
+            elif part.state in ("closing", "created"):
+                return True
+        planned = [part for part in self._journal.parts if part.state == "planned"]
+        return bool(planned) and not is_blocked
+
+    def _is_blocked(self) -> bool:
+        """Tell whether a question about a part in doubt holds up the sending."""
+        parts = self._journal.parts
+        return any(self._is_in_doubt(parts[index]) for index in self._questions)
+
+    @staticmethod
+    def _is_in_doubt(part: _Part) -> bool:
+        return part.state == "closing" and part.candidates is None
+
+    @staticmethod
+    def _ids_of(part: _Part) -> list[str]:
+        """Return the ids of the batches that are polled for a part."""
+        if part.state == "created":
+            return [part.batch_id or ""]
+        return (part.candidates or []) if part.state == "closing" else []
+
+    def _sleep(self) -> None:
+        """Sleep until a part can be sent or a batch polled."""
+        dues = []
+        is_blocked = self._is_blocked()
+        for index, part in enumerate(self._journal.parts):
+            if index in self._questions:
+                continue
+            is_to_send = part.state == "planned" and not is_blocked
+            if is_to_send or self._is_in_doubt(part):
+                dues.append(self._send_due)
+            watches = [self._watch(batch_id) for batch_id in self._ids_of(part)]
+            dues += [watch.due for watch in watches if not watch.rows]
+        time.sleep(max(0.0, min(dues) - time.monotonic()))
 
     # Plan
 
     def _open(self) -> None:
         """Resume from the journal, or begin one; refuse what does not belong together."""
-        if os.path.exists(self._journal_path):
-            journal = self._load()
+        is_new = not os.path.exists(self._journal_path)
+        if is_new:
+            _refuse_existing(self._results, self._failed_path)
+            if os.path.getsize(self._rows_path):
+                message = f"{self._rows_path} is of a run without its journal"
+                raise JobError(f"{message}; move it away")
+            self._journal = self.plan()[0]
+            if self._is_checking:
+                self._check_first()
         else:
-            journal = self._begin()
-        self._journal = journal
-        if not journal.is_collected():
+            self._load()
+        self._apply_disowned()
+        if not self._is_collected():
             self._identify()
-            self._resume()
-        if self._adopt and not any(part.is_asked for part in journal.parts):
-            self._progress.message(
-                f"--adopt {self._adopt}: not used, because no run has stopped to ask for it"
-            )
+            # What comes after the rows of collected parts may be torn.
+            self._rows_file.truncate(self._journal.rows_end)
         self._save()
 
-    def _load(self) -> _Journal:
-        """Return the journal of an earlier run.  Raises JobError if it is of another job."""
+    def _load(self) -> None:
+        """Take the journal of an earlier run.  Raises JobError if it is of another job."""
         # It is set at once, because its batches go on whatever comes now.
         journal = self._journal = _Journal.load(self._journal_path)
         if journal.digest != self.plan()[0].digest:
@@ -2553,91 +3351,107 @@ class Job:
                 f"{self._requests} has changed since the run began; put it back, or begin "
                 "another run"
             )
-        if journal.base_url != self._client.base_url:
-            raise JobError(
-                f"The run began at {journal.base_url}, and this is {self._client.base_url}"
-            )
-        if not journal.is_collected():
+        for name, now, then in (
+            ("base_url", self._client.base_url, journal.base_url),
+            ("--beta", self._betas, journal.betas),
+        ):
+            if now != then:
+                raise JobError(f"The run began with {name} {then}, and this is {now}")
+        if not self._is_collected():
             _refuse_existing(self._results)
+            if os.path.getsize(self._rows_path) < journal.rows_end:
+                raise JobError(
+                    f"{self._rows_path} has lost rows that {self._journal_path} counts; "
+                    "put it back"
+                )
         self._progress.message(f"going on with {self._journal_path}")
-        return journal
 
-    def _begin(self) -> _Journal:
-        """Return a new journal, after the first request was tried."""
-        _refuse_existing(self._results, self._failed_path)
-        if os.path.getsize(self._rows_path):
-            message = f"{self._rows_path} is of a run without its journal; move it away"
-            raise JobError(message)
-        journal = self.plan()[0]
-        self._try(journal.parts[0])
-        return journal
+    def _apply_disowned(self) -> None:
+        """Strike off what --disown names.  Raises InvalidRequestsError for another id."""
+        for batch_id in self._disown:
+            parts = [part for part in self._journal.parts if batch_id in part.asked]
+            if not parts and batch_id not in self._journal.disowned:
+                raise InvalidRequestsError(
+                    f"--disown {batch_id}: no question has named this batch"
+                )
+            if batch_id not in self._journal.disowned:
+                self._journal.disowned.append(batch_id)
+            for part in parts:
+                self._strike_off(part, batch_id)
 
-    def _try(self, part: _Part) -> None:
+    def _strike_off(self, part: _Part, batch_id: str) -> None:
+        """Take a batch from a part; with none left the part is sent again."""
+        if batch_id in part.noted:
+            part.noted.remove(batch_id)
+            part.asked.remove(batch_id)
+            return
+        # The question is answered.  What is left decides, and the next question says
+        # whether to give that up pays again.
+        part.asked = []
+        ids = self._ids_of(part)
+        if batch_id not in ids:
+            # It was decided since the question was asked.
+            return
+        left = [one for one in ids if one != batch_id]
+        if left:
+            part.candidates = left
+        else:
+            part.state, part.batch_id, part.candidates = "planned", None, None
+            part.is_taken_over = False
+
+    def _check_first(self) -> None:
         """Count the tokens of the first request, for free: what is wrong is told now."""
-        _, request = next(self._requests_in(part))
+        with open(self._requests, "rb") as file:
+            *_, request = next(_read_requests(file, self._requests))
         try:
-            _count(self._client, request["params"])
-            self._has_response = True
-        except BadRequestError as error:
-            message = f"{self._requests}: the API refuses the first request: {error}"
-            raise InvalidRequestsError(message) from None
+            _count(self._client, request["params"], self._betas or None)
         except APIError as error:
-            self._progress.message(f"the first request could not be tried: {error}")
+            is_refusal = isinstance(error, BadRequestError) and not error.error_code
+            if is_refusal and error.type == "invalid_request_error":
+                raise InvalidRequestsError(
+                    f"count_tokens refuses the first request: {error}.  If only "
+                    "count_tokens does (a gateway may not have it), go on without it: "
+                    f"{self._progress.again('--no-check')}"
+                ) from None
+            self._progress.message(f"the first request could not be checked: {error}")
 
     def _identify(self) -> None:
-        """Note the API's clock, and whose key this is.
-
-        Raises JobError for the key of another workspace.
-        """
-        headers = self._batches.list(limit=1)._headers
-        self._has_response = True
-        now = _http_date(headers.get("date"))
-        for part in self._journal.parts:
-            # The run that waited for the response is dead.
-            if part.state == "closing" and now:
-                waited_until = datetime.fromisoformat(part.waited_until)
-                part.waited_until = min(waited_until, now).isoformat()
+        """Note whose key this is.  Raises JobError for the key of another workspace."""
+        headers = _headers(self._batches.list(limit=1))
         for name in ("organization_id", "workspace_id"):
             known = getattr(self._journal, name)
             told = headers.get(f"anthropic-{name.replace('_', '-')}")
             if known and told and known != told:
-                message = f"The run began in {name} {known}, and this key is of {told}"
-                raise JobError(message)
+                raise JobError(
+                    f"The run began in {name} {known}, and this key is of {told}"
+                )
             setattr(self._journal, name, known or told)
 
-    def _resume(self) -> None:
-        """Cut RESULTS.part where the journal says, and read whose rows are there."""
-        if os.path.getsize(self._rows_path) < self._journal.collected:
-            raise JobError(
-                f"{self._rows_path} has lost rows that {self._journal_path} counts; put it "
-                "back"
-            )
-        # What comes after it may be torn.
-        self._rows_file.truncate(self._journal.collected)
-        with open(self._rows_path, "rb") as rows:
-            self._collected = {row["custom_id"] for row in iter_json_lines(rows)}
-
     def plan(self) -> tuple[_Journal, str]:
-        """Check REQUESTS and cut it into parts; return the new journal, and the plan as text.
+        """Check REQUESTS and cut it into parts.
 
-        Raises InvalidRequestsError with file and line.
+        Returns the new journal, and the plan as text.  Raises InvalidRequestsError with
+        file and line.
         """
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
         whole, digest = hashlib.sha256(), hashlib.sha256()
         warnings = max_tokens = 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
+        # The part of each custom_id: with it nothing is parsed again.
+        self._part_of: dict[str, int] = {}
         with open(self._requests, "rb") as file:
             lines = _read_requests(_hashed(file, whole), self._requests)
-            for number, line, request, size in lines:
+            for number, start, text, request in lines:
                 place = f"{self._requests}:{number}"
-                if not parts or _is_full(parts[-1], size):
-                    parts.append(_Part(number, file.tell() - len(line)))
+                if not parts or _is_full(parts[-1], len(text)):
+                    parts.append(_Part(start))
                     digest = hashlib.sha256()
-                digest.update(line)
-                _add(parts[-1], size, digest.hexdigest(), place)
+                digest.update(text)
+                _add(parts[-1], len(text), digest, place)
+                self._part_of[request["custom_id"]] = len(parts) - 1
                 params = request["params"]
-                models[str(params.get("model"))] += 1
+                _count_kind(models, str(params.get("model")))
                 if isinstance(params.get("max_tokens"), int):
                     max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
@@ -2650,19 +3464,26 @@ class Job:
             raise InvalidRequestsError(f"{self._requests}: no requests")
         if warnings > MAX_WARNINGS:
             self._progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        journal = _Journal(whole.hexdigest(), self._client.base_url, parts)
+        journal = _Journal(whole.hexdigest(), self._client.base_url, self._betas, parts)
         return journal, _plan_text(parts, models, max_tokens)
 
-    def _requests_in(self, part: _Part) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line and request of a part.  Raises JobError at its end if it has changed."""
-        digest = hashlib.sha256()
+    def _texts_of(self, part: _Part) -> Iterator[bytes]:
+        """Yield the requests of a part as they are sent.
+
+        Raises JobError at their end if they are not those of the plan.
+        """
+        digest, left = hashlib.sha256(), part.requests
         with open(self._requests, "rb") as file:
             file.seek(part.start)
-            lines = _read_requests(file, self._requests, part.line)
-            for _, line, request, _ in itertools.islice(lines, part.requests):
-                digest.update(line)
-                yield line, request
-        if digest.hexdigest() != part.digest:
+            for line in file:
+                text = _request_text(line)
+                if text:
+                    digest.update(text)
+                    yield text
+                    left -= 1
+                if not left:
+                    break
+        if left or digest.hexdigest() != part.digest:
             raise JobError(
                 f"{self._requests} has changed since the run began; put it back, and run "
                 "again"
@@ -2671,61 +3492,106 @@ class Job:
     # Send
 
     def _send(self) -> None:
-        """Make a batch of each part that has none.  One part is in doubt at a time."""
-        while parts := [part for part in self._journal.parts if not part.batch_id]:
-            in_doubt = [part for part in parts if part.state == "closing"]
-            try:
-                if in_doubt:
-                    self._resolve(in_doubt[0])
-                else:
-                    self._create(parts[0])
-            except BatchMayExistError as error:
-                self._progress.message(str(error))
-            except APIError as error:
-                self._wait_for_room(error)
+        """Settle a doubt, then send the parts that have no batch."""
+        for index, part in enumerate(self._journal.parts):
+            if not self._is_in_doubt(part):
+                continue
+            if index in self._questions or not self._settle_doubt(part):
+                return
+        for part in self._journal.parts:
+            if part.state == "planned" and not self._create(part):
+                return
 
-    def _wait_for_room(self, error: APIError) -> None:
-        """Wait before a create that was refused is sent again, and collect meanwhile.
+    def _settle_doubt(self, part: _Part) -> bool:
+        """Write down the candidates of a part in doubt; tell whether it is settled."""
+        end = self._doubt_since + self._settle
+        left = max(end, self._send_due) - time.monotonic()
+        if left > 0:
+            if self._send_due < end:
+                self._tell_wait(
+                    left, f"{self._name(part)}: looking whether its batch was made"
+                )
+            if self._is_waiting:
+                self._send_due = time.monotonic() + left
+                return False
+            time.sleep(left)
+        try:
+            found, is_certain, first = self._look(part)
+        except APIError as error:
+            self._postpone(error)
+            return False
+        if found:
+            part.candidates = found
+            self._save()
+        elif is_certain:
+            # It is sent at once, so that the page of this look is the one that is noted.
+            self._looked = first
+            return self._create(part)
+        else:
+            self._ask(
+                part,
+                part.noted,
+                "its response was lost, and the list shows none of the batches that were "
+                "there before.  Run again with the key of the right workspace; if those "
+                "were deleted, disown them, and if its batch is not in the list then, it "
+                "is sent (and paid) again",
+            )
+        return bool(found)
 
-        What has ended makes room in the queue, so it ends the pause.
+    def _look(self, part: _Part) -> tuple[list[str], bool, Page[MessageBatch]]:
+        """Look for the batch of a part in the list.
+
+        Returns the candidates; whether their absence is certain: the look met a batch
+        that was noted, or none was and the list said that it had ended; and the first
+        page.
         """
-        seconds = self._seconds_asked(error)
-        if seconds is None:
-            seconds = POLL_MAX if error.status_code == 429 else POLL_FIRST
-        elapsed, collected = _stopwatch(), self._journal.collected
-        while elapsed() < seconds and self._journal.collected == collected:
-            self._poll(max(0.0, seconds - elapsed()), is_shown=False)
+        known = {*self._journal.disowned, *part.noted}
+        known.update(other.batch_id for other in self._journal.parts)
+        since = _parse_time(part.noted_since)
+        found: list[str] = []
+        is_met = False
+        first = page = self._batches.list(limit=100)
+        for page in first.iter_pages():
+            for batch in page.data:
+                is_met = is_met or batch.id in part.noted
+                if batch.id not in known and _size(batch) in (part.requests, None):
+                    found.append(batch.id)
+            oldest = _oldest(page.data)
+            if since and oldest and oldest < since:
+                break
+        is_end = not part.noted and page.has_more is False
+        return found, is_met or is_end, first
 
-    def _create(self, part: _Part) -> None:
-        headers = self._batches.list(limit=1)._headers
-        noted = _http_date(headers.get("date")) or datetime.now(timezone.utc)
-        part.noted_at, part.state = noted.isoformat(), "sending"
-        elapsed = _stopwatch()
-        self._save()
+    def _create(self, part: _Part) -> bool:
+        """Make the batch of a part; tell whether the next part can be sent now."""
+        if time.monotonic() < self._send_due:
+            return False
 
-        def note_closing(longest: float) -> None:
-            """Note that the batch may be made from now on, for at most so many seconds."""
-            until = noted + timedelta(seconds=elapsed() + longest)
-            part.state, part.waited_until = "closing", until.isoformat()
+        def close() -> None:
+            # It is journalled before the last block goes out.
+            part.state, part.candidates = "closing", None
             self._save()
 
-        longest = self._client.timeout or TIMEOUT
         try:
-            batch = self._once.messages.batches._create(
-                (request for _, request in self._requests_in(part)),
-                before_last_block=lambda: note_closing(longest),
+            page = self._looked or self._batches.list(limit=100)
+            self._looked = None
+            disowned = self._journal.disowned
+            part.noted = [one.id for one in page.data if one.id not in disowned]
+            oldest = _oldest(page.data)
+            part.noted_since = oldest.isoformat() if oldest else None
+            batch = _create_encoded(
+                self._client, self._texts_of(part), close, self._betas
             )
-            # The response has come, and is not waited for any longer.
-            part.waited_until = part.noted_at
-            self._note(part, "created", batch.id)
-        except BatchMayExistError:
-            # Nobody waits for its response any longer.
-            note_closing(0.0)
-            raise
-        except APIError:
+        except BatchMayExistError as error:
+            self._doubt_since = time.monotonic()
+            self._progress.message(f"{self._name(part)}: {error}")
+            return False
+        except APIError as error:
             # No batch was made.
-            self._note(part, "planned")
-            raise
+            part.state, part.candidates = "planned", None
+            self._save()
+            self._postpone(error)
+            return False
         except KeyboardInterrupt:
             if part.state == "closing":
                 self._progress.message(
@@ -2733,307 +3599,255 @@ class Job:
                     "looks for it"
                 )
             raise
-
-    def _note(
-        self,
-        part: _Part,
-        state: str,
-        batch_id: str | None = None,
-        is_adopted: bool = False,
-    ) -> None:
-        if batch_id:
-            self._progress.message(f"{self._name(part)}: batch {batch_id}")
-        part.state, part.batch_id = state, batch_id
-        part.is_adopted, part.is_asked = is_adopted, False
+        # The id is printed before it is written down.
+        self._progress.message(f"{self._name(part)}: batch {batch.id}")
+        part.state, part.batch_id, part.is_taken_over = "created", batch.id, False
+        self._watches[batch.id] = _Watch(is_new=True)
         self._save()
-
-    def _resolve(self, part: _Part) -> None:
-        """Find out whether a part whose response was lost has its batch.
-
-        If so, it is adopted; else the part is planned again.
-        """
-        # Date has a grain of one second.
-        settle = timedelta(seconds=self._settle + 1)
-        deadline = datetime.fromisoformat(part.waited_until) + settle
-        while part.state == "closing" and not self._apply_adopt(part):
-            now, found = self._candidates(part, deadline)
-            if len(found) > 1:
-                self._ask(
-                    part,
-                    f"{self._name(part)} may be any of {', '.join(found)}; say which: run "
-                    "again with --adopt ID, or with --adopt none if it is none of them, "
-                    "which sends it again",
-                )
-            elif found:
-                self._note(part, "created", found[0], is_adopted=True)
-            elif now >= deadline:
-                self._note(part, "planned")
-            else:
-                self._progress.status_line(
-                    f"{self._name(part)}: looking whether its batch was made",
-                    f"until {deadline:%H:%M:%S}",
-                )
-                left = (deadline - now).total_seconds()
-                time.sleep(min(self._interval or POLL_FIRST, left))
-
-    def _candidates(
-        self, part: _Part, deadline: datetime
-    ) -> tuple[datetime, list[str]]:
-        """Return the server's time, and the ids of the batches that may be the part's."""
-        # The clocks of a gateway and of the API differ.
-        noted = datetime.fromisoformat(part.noted_at) - timedelta(seconds=10)
-        known = {*part.foreign, *(other.batch_id for other in self._journal.parts)}
-        page = self._batches.list(limit=100)
-        now = _http_date(page._headers.get("date")) or datetime.now(timezone.utc)
-        found = []
-        for batch in page:
-            created_at = batch.created_at or noted
-            if created_at < noted:
-                break
-            has_size = _size(batch) in (part.requests, None)
-            if created_at <= deadline and has_size and batch.id not in known:
-                found.append(batch.id)
-        return now, found
-
-    def _apply_adopt(self, part: _Part) -> bool:
-        """Do with a part what --adopt says; tell whether that was so.
-
-        It holds for the part about which a run has stopped to ask, and for no other.
-        """
-        batch_id = self._adopt
-        if not batch_id or not part.is_asked:
-            return False
-        if batch_id == "none":
-            self._note(part, "planned")
-            return True
-        others = [other for other in self._journal.parts if other is not part]
-        if batch_id in [other.batch_id for other in others]:
-            raise JobError(
-                f"Batch {batch_id} is that of another part, and not of {self._name(part)}"
-            )
-        size = _size(self._batches.retrieve(batch_id))
-        if size not in (part.requests, None):
-            raise JobError(
-                f"Batch {batch_id} has {size} requests, and {self._name(part)} has "
-                f"{part.requests}"
-            )
-        self._note(part, "created", batch_id, is_adopted=True)
         return True
 
-    def _ask(self, part: _Part, question: str) -> None:
-        """Stop, and take the next run's --adopt as the answer."""
-        # An earlier question is not answered any longer.
-        for other in self._journal.parts:
-            other.is_asked = other is part
-        self._save()
-        raise JobError(question)
-
-    # Wait
-
-    def _wait_and_retry(self, error: APIError) -> None:
-        seconds = self._seconds_asked(error)
-        time.sleep(POLL_FIRST if seconds is None else seconds)
-
-    def _seconds_asked(self, error: APIError) -> float | None:
-        """Tell the error, and return the seconds that its response asks to wait, or None.
-
-        Raises the error before the first response of the API, or if it stays.
-        """
-        if not (error._is_transient and self._has_response):
-            raise error
+    def _postpone(self, error: APIError) -> None:
+        """Wait before the next attempt to send.  Raises the error if it stays."""
         is_limit = "spend_limit" in str(getattr(error, "error_code", None))
         if isinstance(error, RateLimitError) and is_limit:
-            message = f"{error}.  It stays so until the limit is raised; then run again to go on"
-            raise JobError(message) from error
-        self._progress.status_line(f"waiting: {error}")
-        return _retry_after(error.headers)
+            raise JobError(
+                f"{error}.  It stays so until the limit is raised; then run again to go on"
+            ) from error
+        is_final = error.headers.get("x-should-retry") == "false"
+        is_final = is_final or isinstance(error, NotFoundError)
+        if is_final or not _Patience().allows(error):
+            raise error
+        seconds = _retry_after(error.headers)
+        if seconds is None:
+            seconds = POLL_MAX if error.status_code == 429 else POLL_DEFAULT
+        self._send_due = time.monotonic() + seconds
+        self._tell_wait(seconds, str(error))
 
-    def _poll(self, longest: float = POLL_MAX, is_shown: bool = True) -> None:
-        """Poll the batches once, collect those that have ended, and sleep until the next
-        poll, at most ``longest`` seconds.
-        """
-        running, delays = [], [longest]
-        for part in self._journal.parts:
-            if part.state == "created":
-                batch, delay = self._poll_part(part)
-                delays.append(delay)
+    def _tell_wait(self, seconds: float, reason: str) -> None:
+        until = datetime.now() + timedelta(seconds=min(seconds, 1e6))
+        self._progress.status_line(f"waiting: {reason}", f"until {until:%H:%M:%S}")
+
+    # Poll
+
+    def _watch(self, batch_id: str) -> _Watch:
+        return self._watches.setdefault(batch_id, _Watch(is_new=False))
+
+    def _poll(self) -> None:
+        """Poll the batches that are due, and collect those that have ended."""
+        running = []
+        for index, part in enumerate(self._journal.parts):
+            for batch_id in self._ids_of(part):
+                if index not in self._questions:
+                    self._poll_batch(part, batch_id)
+                batch = self._watch(batch_id).running
                 if batch:
                     running.append(batch)
-        if running and is_shown:
+            is_candidate = part.state == "closing" and part.candidates is not None
+            if is_candidate and index not in self._questions:
+                self._decide(part)
+        if running:
             self._progress.batches(running, len(self._journal.parts))
-        time.sleep(min(delays))
 
-    def _poll_part(self, part: _Part) -> tuple[MessageBatch | None, float]:
-        """Poll a part once; return its batch if it is running, and the seconds to wait."""
-        polls = self._polls_by_id.get(part.batch_id or "")
-        if not polls:
-            polls = self._batches._polls(part.batch_id or "", self._interval)
-            self._polls_by_id[part.batch_id or ""] = polls
+    def _poll_batch(self, part: _Part, batch_id: str) -> None:
+        watch = self._watch(batch_id)
+        is_due = time.monotonic() >= watch.due or not self._is_waiting
+        if watch.rows or not is_due:
+            return
         try:
-            outcome, delay = next(polls)
-        except NotFoundError as error:
-            # The generator has ended with this.
-            del self._polls_by_id[part.batch_id or ""]
-            self._no_results(part, f"the API knows it no longer ({error})")
-            return None, 0.0
-        if not isinstance(outcome, MessageBatch):
-            self._progress.status_line(f"waiting: {outcome}")
-            return None, delay
-        if outcome.processing_status == "ended":
-            self._collect(part, outcome)
-            return None, 0.0
-        if part.is_asked:
-            # It is there after all.
-            part.is_asked = False
-            self._save()
-        return outcome, delay
+            batch = self._batches.retrieve(batch_id)
+        except APIError as error:
+            self._after_error(part, batch_id, error)
+            return
+        if batch.processing_status != "ended":
+            watch.patience = _Patience()
+            watch.running = batch
+            watch.due = time.monotonic() + _poll_delay(_headers(batch), self._interval)
+            return
+        watch.running = None
+        if batch.results_url:
+            self._read(part, batch_id)
+        else:
+            reason = "are archived" if batch.archived_at else "have no results_url"
+            self._ask(part, [batch_id], f"its results {reason}")
 
-    def _no_results(self, part: _Part, why: str) -> None:
-        """Stop for a batch that gives no results, unless --adopt says what to do."""
-        if not self._apply_adopt(part):
-            self._ask(
-                part,
-                f"Batch {part.batch_id} of {self._name(part)} gives no results: {why}.  "
-                "With the key of the right workspace, run again; or send the part again, "
-                "and pay again: --adopt none",
-            )
+    def _after_error(self, part: _Part, batch_id: str, error: APIError) -> None:
+        """Poll again later, or ask about the batch.  Raises what is wrong with the key."""
+        watch = self._watch(batch_id)
+        watch.running = None
+        if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
+            watch.incomplete += 1
+            is_allowed = watch.incomplete < (3 if self._is_waiting else 1)
+        else:
+            is_allowed = watch.patience.allows(error)
+        if isinstance(error, NotFoundError):
+            # Without waiting, only a batch that is new may be one that shows up yet.
+            is_allowed = is_allowed and (self._is_waiting or watch.is_new)
+        if not is_allowed:
+            # These are of the key, and of every batch.
+            if error.status_code in (401, 402, 403):
+                raise error
+            self._ask(part, [batch_id], str(error))
+            return
+        seconds = _poll_delay(error.headers, self._interval)
+        watch.due = time.monotonic() + seconds
+        self._tell_wait(seconds, str(error))
 
     # Collect
 
-    def _collect(self, part: _Part, batch: MessageBatch) -> None:
-        """Append the rows of an ended batch to RESULTS.part, from where it stopped."""
-        if not batch.results_url:
-            reason = "it has no results_url"
-            if batch.archived_at:
-                reason = "they have been archived"
-            self._no_results(part, reason)
-            return
-        wanted = {request["custom_id"] for _, request in self._requests_in(part)}
-        # Of an adopted batch, no row is taken before all are known to be ours.
-        if part.is_adopted and self._is_foreign(part, batch, wanted):
-            return
-        seen, unsynced = wanted & self._collected, 0
-        for line, row in self._batches.results(batch.id)._rows(seen):
-            if row["custom_id"] not in wanted:
-                raise JobError(
-                    f"Batch {batch.id} has a row {row['custom_id']!r}, which is not in "
-                    f"{self._name(part)}"
-                )
-            unsynced += self._rows_file.write(line)
-            if unsynced > SYNC_BYTES:
-                self._note_rows()
-                unsynced = 0
-        # Only a batch that told no counts can end so.
-        if len(seen) < part.requests:
-            raise JobError(
-                f"Batch {batch.id}: {len(seen)} of {part.requests} rows came; run again to "
-                "go on"
-            )
-        part.state = "collected"
-        self._note_rows()
-        self._progress.message(f"{self._name(part)}: {len(seen):,} results")
+    def _read(self, part: _Part, batch_id: str) -> None:
+        """Download the rows of an ended batch: to collect them, or to know whose they are."""
+        is_candidate = part.state == "closing"
+        try:
+            ours, others, written = self._download(part, batch_id, not is_candidate)
+        except APIError as error:
+            self._after_error(part, batch_id, error)
+        except AnthropicError as error:
+            # The batch has lost its results_url.
+            self._ask(part, [batch_id], str(error))
+        else:
+            if is_candidate:
+                self._watch(batch_id).rows = (ours, ours + len(others))
+            elif others or ours < part.requests:
+                reason = f"it has {ours:,} of the part's rows"
+                if others:
+                    reason += f", and {len(others):,} others ({others[0]!r} for one)"
+                self._ask(part, [batch_id], reason)
+            else:
+                self._note_collected(part, written)
+        # Only the rows of a part that is collected stay.
+        self._rows_file.truncate(self._journal.rows_end)
 
-    def _is_foreign(self, part: _Part, batch: MessageBatch, wanted: set[str]) -> bool:
-        """Tell whether an adopted batch has a row that is not the part's, and note that."""
-        for _, row in self._batches.results(batch.id)._rows(set()):
-            if row["custom_id"] not in wanted:
-                self._progress.message(
-                    f"Batch {batch.id} has a row {row['custom_id']!r}: it is not ours"
-                )
-                part.foreign.append(batch.id)
-                self._note(part, "closing")
-                return True
-        return False
+    def _download(
+        self, part: _Part, batch_id: str, is_kept: bool
+    ) -> tuple[int, list[str], int]:
+        """Append a part's rows of a batch to RESULTS.part, if they are to be kept.
 
-    def _note_rows(self) -> None:
+        Returns how many rows are the part's, the custom_ids of the others, and the bytes
+        that were written.
+        """
+        index = self._journal.parts.index(part)
+        ours = written = 0
+        others = []
+        with self._batches.results(batch_id) as results:
+            for line, row in _raw_rows(results):
+                if self._part_of.get(row["custom_id"]) != index:
+                    others.append(row["custom_id"])
+                    continue
+                ours += 1
+                if is_kept:
+                    written += self._rows_file.write(line)
+        return ours, others, written
+
+    def _note_collected(self, part: _Part, written: int) -> None:
         _sync(self._rows_file)
-        self._journal.collected = os.path.getsize(self._rows_path)
+        self._journal.rows_end += written
+        part.state = "collected"
         self._save()
+        # It has made room in the queue.
+        self._send_due = time.monotonic()
+        self._progress.message(
+            f"{self._name(part)}: {_plural(part.requests, 'result')}"
+        )
+
+    def _decide(self, part: _Part) -> None:
+        """Take the candidate that has the part's rows, once all of them are known."""
+        rows = {one: self._watch(one).rows for one in part.candidates or ()}
+        if not all(rows.values()):
+            return
+        left = {one: counts[0] for one, counts in rows.items() if counts and counts[0]}
+        if not left:
+            # It is sent again.
+            part.state, part.candidates = "planned", None
+            self._save()
+        elif len(left) == 1 and (part.requests, part.requests) in rows.values():
+            (batch_id,) = left
+            self._progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
+            part.state, part.batch_id, part.is_taken_over = "created", batch_id, True
+            part.candidates, self._watch(batch_id).rows = None, None
+            self._save()
+            self._read(part, batch_id)
+        else:
+            part.candidates = list(left)
+            counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
+            self._ask(part, part.candidates, f"which batch is it?  {', '.join(counts)}")
+
+    def _ask(self, part: _Part, ids: list[str], reason: str) -> None:
+        """Note a question that only a person can answer, and go on with the others."""
+        index = self._journal.parts.index(part)
+        part.asked = sorted({*part.asked, *ids})
+        self._save()
+        lines = [f"{self._name(part)}: {reason}."]
+        is_last = len(self._ids_of(part)) <= 1
+        for batch_id in ids:
+            disown = self._progress.again("--disown", batch_id)
+            effect = "to give it up"
+            if is_last and batch_id not in part.noted:
+                show = self._progress.command("results", batch_id)
+                lines.append(f"  to see the rows there are: {show}")
+                effect = "to give it up, send its requests again, and pay again"
+            lines.append(f"  {batch_id}: {effect}: {disown}")
+        self._questions[index] = "\n".join(lines)
 
     # Finish
 
-    def _finish(self) -> bool:
+    def _release_rows_file(self) -> None:
+        """Close RESULTS.part on Windows, where an open file cannot be renamed or removed."""
+        if sys.platform == "win32":
+            self._rows_file.close()
+
+    def _remove_rows_file(self) -> None:
+        self._release_rows_file()
+        # On Windows another run may have opened the file just now: then it is that run's.
+        with contextlib.suppress(PermissionError):
+            os.unlink(self._rows_path)
+
+    def _finish(self) -> int:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
         # RESULTS.part is empty after a run that was killed when RESULTS had its name.
         has_rows = os.path.getsize(self._rows_path) > 0
-        rows = self._rows_path if has_rows else self._results
-        if not os.path.isfile(rows) or os.path.getsize(rows) != self._journal.collected:
+        path = self._rows_path if has_rows else self._results
+        summary = _Summary()
+        if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
+            summary.read(path)
+        if sum(summary.outcomes.values()) != len(self._part_of):
             raise JobError(
-                f"{rows} has not the rows that {self._journal_path} counts; put it back and "
-                "run again, or remove the journal if you have the results"
+                f"{path} does not have the rows that {self._journal_path} counts; put it "
+                "back and run again, or remove the journal if you have the results"
             )
-        summary, failed = self._sum_up(rows)
-        if failed:
-            self._write_failed(failed)
+        if summary.failed:
+            self._write_failed(summary.failed)
         self._release_rows_file()
         if has_rows:
             _publish(self._rows_path, self._results)
         else:
-            os.unlink(self._rows_path)
+            _while_held(os.unlink, self._rows_path)
         _sync_folder(self._results)
-        self._progress.message(summary)
-        os.unlink(self._journal_path)
-        return not failed
+        self._progress.message(self._summary(summary))
+        _while_held(os.unlink, self._journal_path)
+        return 3 if summary.failed else 0
 
     def _write_failed(self, failed: set[str]) -> None:
         """Write the requests that did not succeed, as they were, beside RESULTS."""
         with _new_file(self._failed_path + ".tmp") as file:
+            # The plan knows the order of the custom_ids.
+            custom_ids = iter(self._part_of)
             for part in self._journal.parts:
-                for line, request in self._requests_in(part):
-                    if request["custom_id"] in failed:
-                        file.write(line.rstrip(b"\n") + b"\n")
+                for text in self._texts_of(part):
+                    if next(custom_ids) in failed:
+                        file.write(text + b"\n")
             _sync(file)
         _publish(self._failed_path + ".tmp", self._failed_path)
 
-    def _sum_up(self, path: str) -> tuple[str, set[str]]:
-        """Return the summary as text, and the custom_ids that did not succeed."""
-        outcomes: Counter[str] = Counter()
-        errors: Counter[str] = Counter()
-        tokens: Counter[str] = Counter()
-        failed = set()
-        with open(path, "rb") as rows:
-            for row in map(MessageBatchIndividualResponse, iter_json_lines(rows)):
-                result = row.result
-                if not isinstance(result, MessageBatchResult):
-                    result = MessageBatchResult()
-                outcomes[str(result.type)] += 1
-                if result.type != "succeeded":
-                    failed.add(row.custom_id)
-                usage = getattr(result.message, "usage", None)
-                if isinstance(usage, Usage):
-                    for name, number in vars(usage).items():
-                        tokens[name] += number if isinstance(number, int) else 0
-                error = getattr(result.error, "error", None)
-                if isinstance(error, ErrorResponse):
-                    errors[f"{error.type}: {error.message}"] += 1
-        return self._summary(outcomes, errors, tokens, failed), failed
-
-    def _summary(
-        self,
-        outcomes: Counter[str],
-        errors: Counter[str],
-        tokens: Counter[str],
-        failed: set[str],
-    ) -> str:
-        counts = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
-        lines = [f"{sum(outcomes.values()):,} requests: {counts}"]
-        for message, count in errors.most_common(5):
-            lines.append(f"  {count:,} × {message}")
-        prefixes = ("", "cache_creation_", "cache_read_")
-        tokens_in = sum(tokens[f"{prefix}input_tokens"] for prefix in prefixes)
-        tokens_out = tokens["output_tokens"]
-        started_at = datetime.fromisoformat(self._journal.started_at)
+    def _summary(self, summary: _Summary) -> str:
+        started_at = _parse_time(self._journal.started_at)
         elapsed = _clock(datetime.now(timezone.utc) - started_at)
-        lines.append(f"{tokens_in:,} tokens in, {tokens_out:,} out; {elapsed} elapsed")
         batches = []
         for part in self._journal.parts:
-            mark = " (adopted)" if part.is_adopted else ""
+            mark = " (taken over)" if part.is_taken_over else ""
             batches.append(part.batch_id + mark)
-        lines.append(f"batches: {', '.join(batches)}")
-        if failed:
-            lines.append(
-                f"what did not succeed, ready to be run again: {self._failed_path}"
-            )
+        lines = [*summary.lines(), f"{elapsed} elapsed; batches: {', '.join(batches)}"]
+        if summary.failed:
+            lines.append(f"what did not succeed, ready to be run: {self._failed_path}")
         lines.append(f"results: {self._results}")
         return "\n".join(lines)
 
@@ -3043,7 +3857,22 @@ class Job:
     def _name(self, part: _Part) -> str:
         parts = self._journal.parts
         number = parts.index(part) + 1
-        return f"part {number} of {len(parts)} ({part.requests:,} requests)"
+        return f"part {number} of {len(parts)} ({_plural(part.requests, 'request')})"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _oldest(batches: Iterable[MessageBatch]) -> datetime | None:
+    times = [_moment(batch.created_at) for batch in batches]
+    return min((one for one in times if one), default=None)
+
+
+def _count_kind(counter: Counter[str], kind: str, number: int = 1) -> None:
+    """Count a kind of which a server or a file may have any number."""
+    is_known = kind in counter or len(counter) < MAX_KINDS
+    counter[kind if is_known else "others"] += number
 
 
 def _is_full(part: _Part, size: int) -> bool:
@@ -3052,14 +3881,15 @@ def _is_full(part: _Part, size: int) -> bool:
     return is_many or part.bytes + 1 + size > MAX_BATCH_BYTES
 
 
-def _add(part: _Part, size: int, digest: str, place: str) -> None:
+def _add(part: _Part, size: int, digest: Any, place: str) -> None:
     """Add a request to a part.  Raises InvalidRequestsError if it is too large for any."""
-    part.digest = digest
+    part.digest = digest.hexdigest()
     part.requests += 1
     part.bytes += 1 + size
     if part.bytes > MAX_BATCH_BYTES:
-        message = f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
-        raise InvalidRequestsError(message)
+        raise InvalidRequestsError(
+            f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
+        )
 
 
 def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str:
@@ -3073,12 +3903,76 @@ def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str
     )
 
 
-def _refuse_existing(*paths: str) -> None:
-    for path in paths:
-        if os.path.lexists(path):
-            raise InvalidRequestsError(
-                f"{path} exists, and is not overwritten; move it away, and run again"
+class _Summary:
+    """What a file of results holds, in numbers."""
+
+    # By the field of usage: what it is called.
+    TOKENS: ClassVar[dict[str, str]] = {
+        "input_tokens": "in",
+        "cache_creation_input_tokens": "cache write",
+        "cache_read_input_tokens": "cache read",
+        "output_tokens": "out",
+    }
+    USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.stops: Counter[str] = Counter()
+        self.tokens: dict[str, Counter[str]] = {}
+        self.failed: set[str] = set()
+        # Failed requests that would fail again.
+        self.invalid = 0
+
+    def read(self, path: str) -> None:
+        """Count the rows of a file."""
+        with open(path, "rb") as rows:
+            for row in iter_json_lines(rows):
+                self._add(_from_json(MessageBatchIndividualResponse, row))
+
+    def _add(self, row: MessageBatchIndividualResponse) -> None:
+        outcome = str(getattr(row.result, "type", None))
+        _count_kind(self.outcomes, outcome)
+        if outcome != "succeeded":
+            self.failed.add(row.custom_id)
+        message = getattr(row.result, "message", None)
+        if isinstance(message, Message):
+            self._add_message(message)
+        error = getattr(getattr(row.result, "error", None), "error", None)
+        if isinstance(error, ErrorObject):
+            _count_kind(self.errors, f"{error.type}: {error.message}")
+            self.invalid += error.type == "invalid_request_error"
+
+    def _add_message(self, message: Message) -> None:
+        if message.stop_reason not in self.USUAL_STOPS:
+            _count_kind(self.stops, str(message.stop_reason))
+        if isinstance(message.usage, Usage):
+            model = str(message.model)
+            is_known = model in self.tokens or len(self.tokens) < MAX_KINDS
+            model = model if is_known else "others"
+            counter = self.tokens.setdefault(model, Counter())
+            for name in self.TOKENS:
+                number = getattr(message.usage, name)
+                counter[name] += number if isinstance(number, int) else 0
+
+    def lines(self) -> list[str]:
+        """Return the lines of the summary."""
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
+        lines = [f"{_plural(sum(self.outcomes.values()), 'request')}: {counts}"]
+        for message, count in self.errors.most_common(5):
+            lines.append(f"  {count:,} × {message}")
+        if self.failed:
+            again = len(self.failed) - self.invalid
+            lines.append(
+                f"  worth running again: {again:,}; failing again as they are: "
+                f"{self.invalid:,}"
             )
+        for reason, count in self.stops.most_common(5):
+            lines.append(f"  {count:,} stopped by {reason}")
+        for model, tokens in self.tokens.items():
+            shown = [f"{tokens[name]:,} {text}" for name, text in self.TOKENS.items()]
+            lines.append(f"tokens of {model}: {', '.join(shown)}")
+        return lines
 
 
 def _clock(span: timedelta) -> str:
@@ -3117,7 +4011,7 @@ class _SandboxBatch:
         """Return the MessageBatch's JSON as it is now."""
         ended = self.is_ended()
         names = ("processing", "succeeded", "errored", "canceled", "expired")
-        counts = dict.fromkeys(names, 0)
+        counts: dict[str, int] = dict.fromkeys(names, 0)
         for custom_id, _, refusal in self.requests:
             outcome = self.outcome(custom_id, refusal) if ended else "processing"
             counts[outcome] += 1
@@ -3272,13 +4166,15 @@ class Sandbox:
         requests: Any = body.get("requests") if isinstance(body, dict) else None
         is_alone = isinstance(requests, list) and len(body) == 1
         if not is_alone or not 0 < len(requests) <= MAX_BATCH_REQUESTS:
-            message = "requests: 1 to 100,000 are allowed, and nothing beside them"
-            raise ValueError(message)
+            raise ValueError(
+                "requests: 1 to 100,000 are allowed, and nothing beside them"
+            )
         seen: set[str] = set()
         kept = []
         for index, request in enumerate(requests):
             try:
-                _encode_request(request, seen)
+                _check_request(request, seen)
+                _encode_json(request)
             except ValueError as error:
                 raise ValueError(f"requests.{index}: {error}") from None
             params = request["params"]
@@ -3297,8 +4193,9 @@ class Sandbox:
             return batch.rows() if is_ended else None
         if action == "DELETE ":
             if not is_ended:
-                message = "the batch is in progress: cancel it before you delete it"
-                raise ValueError(message)
+                raise ValueError(
+                    "the batch is in progress: cancel it before you delete it"
+                )
             del self._batches[batch.id]
             return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
@@ -3319,8 +4216,7 @@ def _sandbox_json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except _NOT_JSON as error:
-        message = f"The request body is not valid JSON: {error}"
-        raise ValueError(message) from None
+        raise ValueError(f"The request body is not valid JSON: {error}") from None
 
 
 def _sandbox_page(
@@ -3354,10 +4250,10 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Server(ThreadingHTTPServer):
-        def handle_error(self, *args: Any) -> None:
+        def handle_error(self, request: Any, client_address: Any) -> None:
             # A client that went away is no news.
             if not isinstance(sys.exc_info()[1], ConnectionError):
-                super().handle_error(*args)
+                super().handle_error(request, client_address)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -3371,7 +4267,7 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 
         do_GET = do_POST = do_DELETE = respond
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Keep quiet."""
 
     return Server(("127.0.0.1", port), Handler)
@@ -3422,8 +4318,22 @@ class _Progress:
     On a terminal the status line is overwritten by the next one.
     """
 
-    # The status line that was shown last, and its width on the terminal.
-    _last, _width = "", 0
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = argv
+        # The status line that was shown last, and its width on the terminal.
+        self._last, self._width = "", 0
+
+    def command(self, *arguments: str) -> str:
+        """Return a command of this file as it can be pasted into a shell."""
+        program = [sys.argv[0]]
+        if sys.argv[0].endswith(".py"):
+            name = os.path.basename(sys.executable or "python")
+            program = [name[:-4] if name.endswith(".exe") else name, sys.argv[0]]
+        return " ".join(map(_quote, [*program, *arguments]))
+
+    def again(self, *arguments: str) -> str:
+        """Return the command that is running, with more arguments."""
+        return self.command(*self._argv, *arguments)
 
     def _write(self, text: str) -> None:
         # That nobody reads it is no reason to give up a job.
@@ -3466,13 +4376,47 @@ class _Progress:
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
         date_header = batches[0]._headers.get("date")
         now = _http_date(date_header) or datetime.now(timezone.utc)
-        begun = min(batch.created_at or now for batch in batches)
-        end = min(batch.expires_at or now for batch in batches)
+        begun = min(_moment(batch.created_at) or now for batch in batches)
+        end = min(_moment(batch.expires_at) or now for batch in batches)
         self.status_line(
             f"{several}{status}: {', '.join(counts)}",
             f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}",
             is_last=status == "ended",
         )
+
+
+def _quote(argument: str) -> str:
+    """Return an argument as the shell of the system takes it."""
+    if sys.platform == "win32":
+        is_plain = re.fullmatch(r"[\w.:\\/=@-]+", argument)
+        return argument if is_plain else f'"{argument}"'
+    import shlex
+
+    return shlex.quote(argument)
+
+
+@contextlib.contextmanager
+def _telling_retries(progress: _Progress) -> Iterator[None]:
+    """Show the retries that the client logs, if they wait for more than a moment."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seconds = getattr(record, "seconds", 0.0)
+            if seconds >= NOT_FOUND_INTERVAL:
+                until = datetime.now() + timedelta(seconds=min(seconds, 1e6))
+                reason = f"waiting until {until:%H:%M:%S}: {record.args[-1]}"  # type: ignore[index]
+                progress.status_line(reason)
+
+    logger, handler = logging.getLogger("claude_batches"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _terminal_columns() -> int | None:
@@ -3490,8 +4434,10 @@ _NOT_A_TERMINAL = (OSError, ValueError, AttributeError)
 
 def _print(value: Any) -> None:
     """Print a text, or an object as JSON."""
-    text = value if isinstance(value, str) else _encode_json(value).decode()
-    print(text, flush=True)
+    if not isinstance(value, str):
+        # A lone surrogate in a response is printed as its escape.
+        value = _encoder.encode(value)
+    print(value, flush=True)
 
 
 def _print_all(
@@ -3526,7 +4472,7 @@ def _requests_of(path: str) -> Iterator[Any]:
 
 
 def _requests_in(file: Iterable[bytes], name: str) -> Iterator[Any]:
-    for _, _, request, _ in _read_requests(file, name):
+    for *_, request in _read_requests(file, name):
         yield request
 
 
@@ -3542,11 +4488,13 @@ def _run_command(args: Any) -> int:
         raise InvalidRequestsError("run: -o RESULTS is required")
     is_special = os.path.exists(args.requests) and not os.path.isfile(args.requests)
     if args.requests == "-" or is_special:
-        message = f"{args.requests}: run needs a regular file, to read it again"
-        raise InvalidRequestsError(message)
+        raise InvalidRequestsError(
+            f"{args.requests}: run needs a regular file, to read it again"
+        )
     _open_requests(args.requests).close()
-    names = ("progress", "poll_interval", "settle", "adopt")
+    names = ("progress", "poll_interval", "settle", "disown", "wait", "check")
     options = {name: getattr(args, name) for name in names}
+    options["betas"] = args.beta
     if args.dry_run:
         job = Job(Anthropic(), args.requests, args.output or "results", **options)
         _print(job.plan()[1])
@@ -3555,7 +4503,7 @@ def _run_command(args: Any) -> int:
         return _run_in_sandbox(args, options)
     job = Job(Anthropic(), args.requests, args.output, **options)
     args.open_batches = lambda: job.open_batches
-    return 0 if job.run() else 3
+    return job.run()
 
 
 def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
@@ -3567,7 +4515,7 @@ def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
     with Sandbox() as sandbox, _folder_beside(args.output) as folder:
         client = Anthropic(base_url=sandbox.url, api_key="sandbox")
         job = Job(client, args.requests, args.output, folder=folder, **options)
-        return 0 if job.run() else 3
+        return job.run()
 
 
 def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
@@ -3576,7 +4524,9 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    batch = Anthropic().messages.batches.create(requests=_requests_of(args.requests))
+    batch = Anthropic().messages.batches.create(
+        requests=_requests_of(args.requests), betas=args.beta or None
+    )
     try:
         _print(batch)
     except OSError:
@@ -3614,9 +4564,8 @@ def _wait_command(args: Any) -> int:
 def _list_command(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
-        created = None
-        if batch.created_at:
-            created = f"{batch.created_at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+        moment = _moment(batch.created_at)
+        created = moment and f"{_as_utc(moment):%Y-%m-%d %H:%M:%SZ}"
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
@@ -3627,9 +4576,11 @@ def _list_command(args: Any) -> None:
 
 def _models_command(args: Any) -> None:
     def cells(model: ModelInfo) -> Iterable[object]:
-        batch = (model.capabilities or OpenObject()).batch or OpenObject()
-        supported = {True: "yes", False: "no"}.get(batch.supported)
-        created = model.created_at and f"{model.created_at:%Y-%m-%d}"
+        batch = getattr(model.capabilities, "batch", None)
+        supported = getattr(batch, "supported", None)
+        if isinstance(supported, bool):
+            supported = "yes" if supported else "no"
+        created = _moment(model.created_at) and f"{model.created_at:%Y-%m-%d}"
         return model.id, model.display_name, model.lifecycle, created, supported
 
     models = Anthropic().models
@@ -3658,10 +4609,10 @@ def _results_command(args: Any) -> int:
 def _write_rows(results: Results, file: Any) -> int:
     """Write rows to a file, and return the exit status."""
     failed = 0
-    for line, row in results._rows(set()):
+    for line, fields in results._rows(set()):
         file.write(line.decode())
-        result = MessageBatchIndividualResponse(row).result
-        failed += getattr(result, "type", None) != "succeeded"
+        row = _from_json(MessageBatchIndividualResponse, fields)
+        failed += getattr(row.result, "type", None) != "succeeded"
     return 3 if failed else 0
 
 
@@ -3675,7 +4626,7 @@ def _count_tokens_command(args: Any) -> None:
         for request in iter_json_lines(file):
             custom_id = request["custom_id"]
             try:
-                count = _count(client, request["params"])
+                count = _count(client, request["params"], args.beta or None)
             except APIError as error:
                 raise AnthropicError(f"custom_id {custom_id!r}: {error}") from error
             _print(f"{custom_id}\t{count}")
@@ -3707,10 +4658,11 @@ def _number(
 _COMMANDS = {
     "run": (
         _run_command,
-        "REQUESTS -o/--output --dry-run --sandbox --settle --adopt --poll-interval",
+        "REQUESTS -o/--output --dry-run --sandbox --no-wait --no-check --beta --disown"
+        + " --settle --poll-interval",
         "do a whole job: check, split, create, wait, download; run it again and it goes on",
     ),
-    "create": (_create_command, "REQUESTS", "make one batch of the requests"),
+    "create": (_create_command, "REQUESTS --beta", "make one batch of the requests"),
     "retrieve": (_act_command, "ID", "print a batch"),
     "wait": (
         _wait_command,
@@ -3728,7 +4680,7 @@ _COMMANDS = {
     "models": (_models_command, "[ID] --json", "list the models, or print one"),
     "count-tokens": (
         _count_tokens_command,
-        "REQUESTS",
+        "REQUESTS --beta",
         "print each request's input tokens; it is free",
     ),
     "sandbox": (
@@ -3759,7 +4711,28 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "metavar": "SECONDS",
         "help": "after a lost response, how long its batch may still be made (300)",
     },
-    "--adopt": {"metavar": "ID|none", "help": "the batch of a part in doubt"},
+    "--no-wait": {
+        "action": "store_false",
+        "dest": "wait",
+        "help": "do what is possible now, and end; status 4: run the same line again",
+    },
+    "--no-check": {
+        "action": "store_false",
+        "dest": "check",
+        "help": "do not count the tokens of the first request before the first create",
+    },
+    "--beta": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME",
+        "help": "a name for the header anthropic-beta; may be repeated",
+    },
+    "--disown": {
+        "action": "append",
+        "default": [],
+        "metavar": "ID",
+        "help": "do not take a batch that a question has named; may be repeated",
+    },
     "--poll-interval": {
         "type": _number(float, 0, 2e6),
         "metavar": "SECONDS",
@@ -3788,8 +4761,8 @@ def _parse(argv: list[str]) -> Any:
         prog="claude_batches.py",
         description="Claude's Message Batches API on the standard library alone.",
         epilog="Exit status: 0; 1 an error; 2 wrong usage, a wrong input file, or a "
-        "RESULTS that exists; 3 ended, but not every request succeeded; 130 interrupted; "
-        "143 terminated.",
+        "RESULTS that exists; 3 ended, but not every request succeeded; 4 something is "
+        "unfinished (run --no-wait); 130 interrupted; 143 terminated.",
     )
     version = f"claude_batches {__version__}"
     parser.add_argument("--version", action="version", version=version)
@@ -3798,7 +4771,7 @@ def _parse(argv: list[str]) -> Any:
         command = commands.add_parser(name, help=text, description=text)
         # list() is the function that names no open batch.
         command.set_defaults(
-            command=function, name=name, progress=_Progress(), open_batches=list
+            command=function, name=name, progress=_Progress(argv), open_batches=list
         )
         for argument in arguments.split():
             flags = argument.strip("[]").lower().split("/")
@@ -3806,26 +4779,21 @@ def _parse(argv: list[str]) -> Any:
     return parser.parse_args(argv)
 
 
-def _report_interrupt(args: Any, argv: list[str], reason: str) -> None:
-    import shlex
-
-    program = shlex.quote(sys.argv[0])
-    if sys.argv[0].endswith(".py"):
-        program = "python " + program
-    message = args.progress.message
-    message(reason)
-    ids = args.open_batches()
+def _report_interrupt(args: Any, reason: str) -> None:
+    progress, ids = args.progress, args.open_batches()
+    progress.message(reason)
     if args.command is _create_command:
-        message(f"the batch may have been made, and be billed; look: {program} list")
+        look = progress.command("list")
+        progress.message(f"the batch may have been made, and be billed; look: {look}")
     if ids:
-        message(f"these go on, and are billed: {', '.join(ids)}")
-        cancels = [f"{program} cancel {batch_id}" for batch_id in ids]
-        message(f"to cancel: {'; '.join(cancels)}")
+        progress.message(f"these go on, and are billed: {', '.join(ids)}")
+        cancels = [progress.command("cancel", batch_id) for batch_id in ids]
+        progress.message(f"to cancel: {'; '.join(cancels)}")
     if ids or args.command is _run_command:
-        message(f"to go on: {program} {shlex.join(argv)}")
+        progress.message(f"to go on: {progress.again()}")
 
 
-def _perform(args: Any, argv: list[str]) -> int:
+def _perform(args: Any) -> int:
     """Perform a command, report what ends it, and return the exit status."""
     status = 0
     try:
@@ -3846,7 +4814,7 @@ def _perform(args: Any, argv: list[str]) -> int:
     except KeyboardInterrupt as signaled:
         reason = str(signaled) or "interrupted"
         status = 143 if reason == "terminated" else 130
-        _report_interrupt(args, argv, reason)
+        _report_interrupt(args, reason)
     try:
         sys.stdout.flush()
     except OSError:
@@ -3892,7 +4860,7 @@ def _open_null(mode: str) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 1, 2, 3, 130 or 143.
+    """Run the command line and return its exit status: 0 to 4, 130 or 143.
 
     ``argv``: the arguments after the program's name, sys.argv[1:] unless given.  Raises
     SystemExit for --help, --version and wrong usage.  It sets the encoding of sys.stdout,
@@ -3911,8 +4879,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.set_int_max_str_digits(0)
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(argv)
-    with _signals_interrupt():
-        return _perform(args, argv)
+    with _signals_interrupt(), _telling_retries(args.progress):
+        return _perform(args)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,14 @@ Usage::
 
     python .ci/check_types.py NAME COMMAND...
 
-COMMAND is the type checker without the files, and NAME is its name in the list of known
-failures.  The files are the module, ``.ci/programs/*.py`` and README's Python blocks as
-``readme-1.py`` and so on.  They are checked in a temporary folder, side by side, as a
-user has them.
+COMMAND is the type checker without the files, and NAME is what the output calls it.  The
+files are the module, ``.ci/programs/*.py`` and README's Python blocks as ``readme-1.py``
+and so on.  They are checked in a temporary folder, side by side, as a user has them.
 
 A file passes if the checker finds no error in it.  ``mistakes.py`` passes if the
 checker finds an error on each line that ends with ``# error``, and on no other line.
 
-``.ci/programs/known-failures.txt`` lists files that do not pass yet.  The exit status
-is 1 if a file fails that is not in the list, and also if a file in the list passes.
+The exit status is 1 if a file fails.
 """
 
 import re
@@ -70,20 +68,8 @@ def find_mistakes(path, found):
     return wrong
 
 
-def read_known_failures(checker):
-    """Return the names of the files that are known to fail with this checker."""
-    text = (PROGRAMS / "known-failures.txt").read_text(encoding="utf-8")
-    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {words[0] for words in lines if checker in words[1:]}
-
-
-def judge(name, errors, known):
-    """Print what became of a file, and return whether that is as the list says."""
-    if name in known:
-        print(
-            f"{name}: known" if errors else f"{name}: passes now: take it off the list"
-        )
-        return bool(errors)
+def judge(name, errors):
+    """Print what became of a file, and return whether it passed."""
     print(f"{name}: FAILED" if errors else f"{name}: passed")
     for number, text in sorted(errors.items()):
         print(f"    line {number}: {text}")
@@ -96,11 +82,7 @@ def main(checker, *command):
         folder = Path(folder_name).resolve()
         errors = find_errors(command, folder, copy_files(folder))
         errors[MISTAKES] = find_mistakes(folder / MISTAKES, errors[MISTAKES])
-    known = read_known_failures(checker)
-    results = [judge(name, errors[name], known) for name in errors]
-    for name in sorted(known - set(errors)):
-        print(f"{name}: does not exist: take it off the list")
-        results.append(False)
+    results = [judge(name, errors[name]) for name in errors]
     return 0 if all(results) else 1
 
 
