@@ -1392,9 +1392,10 @@ class Results:
 
         Raises APIConnectionError if it ends before the last row.
         """
+        self._bad_row = None
         here = 0
         for line in _lines(self._call.blocks(self._response)):
-            row = self._decode(line, len(seen))
+            row = self._decode(line, here)
             here += row is not None
             if row and row["custom_id"] not in seen:
                 seen.add(row["custom_id"])
@@ -1414,22 +1415,24 @@ class Results:
             reason = self._bad_row or "the results ended early"
             raise APIConnectionError(f"{reason} ({self._call})")
 
-    def _decode(self, line: bytes, received: int) -> dict[str, Any] | None:
+    def _decode(self, line: bytes, good: int) -> dict[str, Any] | None:
         """Return the JSON of a row; None for a blank line, or one that cannot be read."""
-        with contextlib.suppress(*_NOT_JSON):
+        try:
             text = line.decode().strip()
             if not text:
                 return None
             # decode() would search for white space twice.
             row, end = _decoder.raw_decode(text)
-            is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
-            if is_row and end == len(text):
-                return row  # type: ignore[no-any-return]
+            is_whole = end == len(text)
+        except _NOT_JSON:
+            row, is_whole = None, False
+        if is_whole and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
+            return row
         # A line without its end is one that the connection cut.
         if self._bad_row is None and line.endswith(b"\n"):
             shown = self._call.quoted(line.decode("utf-8", "replace"))
             self._bad_row = (
-                f"a row of {len(line)} bytes, after {received} good ones, is not JSON "
+                f"a row of {len(line)} bytes, after {good} good ones, is not JSON "
                 f"with a custom_id: {shown}"
             )
         return None
@@ -2894,12 +2897,6 @@ def _reason(error: Exception, request: Any) -> str:
     return f"custom_id {custom_id!r}: {message}" if custom_id else message
 
 
-def _hashed(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
-    for line in lines:
-        digest.update(line)
-        yield line
-
-
 # What the SDK takes beside params, and people put inside them.
 _NOT_PARAMS = ("betas", "extra_headers", "extra_query", "extra_body", "timeout")
 
@@ -2967,8 +2964,6 @@ class _Part:
 class _Journal:
     """How far the job came; RESULTS.job is its JSON."""
 
-    # The digest of REQUESTS.
-    digest: str
     base_url: str
     betas: list[str]
     parts: list[_Part]
@@ -3346,7 +3341,8 @@ class Job:
         """Take the journal of an earlier run.  Raises JobError if it is of another job."""
         # It is set at once, because its batches go on whatever comes now.
         journal = self._journal = _Journal.load(self._journal_path)
-        if journal.digest != self.plan()[0].digest:
+        plan = self.plan()[0]
+        if [_place(part) for part in plan.parts] != list(map(_place, journal.parts)):
             raise JobError(
                 f"{self._requests} has changed since the run began; put it back, or begin "
                 "another run"
@@ -3434,21 +3430,23 @@ class Job:
         file and line.
         """
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        whole, digest = hashlib.sha256(), hashlib.sha256()
+        digest = hashlib.sha256()
         warnings = max_tokens = 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
         # The part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
         with open(self._requests, "rb") as file:
-            lines = _read_requests(_hashed(file, whole), self._requests)
+            lines = _read_requests(file, self._requests)
             for number, start, text, request in lines:
                 place = f"{self._requests}:{number}"
                 if not parts or _is_full(parts[-1], len(text)):
+                    if parts:
+                        parts[-1].digest = digest.hexdigest()
                     parts.append(_Part(start))
                     digest = hashlib.sha256()
                 digest.update(text)
-                _add(parts[-1], len(text), digest, place)
+                _add(parts[-1], len(text), place)
                 self._part_of[request["custom_id"]] = len(parts) - 1
                 params = request["params"]
                 _count_kind(models, str(params.get("model")))
@@ -3464,7 +3462,8 @@ class Job:
             raise InvalidRequestsError(f"{self._requests}: no requests")
         if warnings > MAX_WARNINGS:
             self._progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        journal = _Journal(whole.hexdigest(), self._client.base_url, self._betas, parts)
+        parts[-1].digest = digest.hexdigest()
+        journal = _Journal(self._client.base_url, self._betas, parts)
         return journal, _plan_text(parts, models, max_tokens)
 
     def _texts_of(self, part: _Part) -> Iterator[bytes]:
@@ -3881,9 +3880,13 @@ def _is_full(part: _Part, size: int) -> bool:
     return is_many or part.bytes + 1 + size > MAX_BATCH_BYTES
 
 
-def _add(part: _Part, size: int, digest: Any, place: str) -> None:
+def _place(part: _Part) -> tuple[int, int, str]:
+    """Return where a part is in REQUESTS, and what it is there."""
+    return part.start, part.requests, part.digest
+
+
+def _add(part: _Part, size: int, place: str) -> None:
     """Add a request to a part.  Raises InvalidRequestsError if it is too large for any."""
-    part.digest = digest.hexdigest()
     part.requests += 1
     part.bytes += 1 + size
     if part.bytes > MAX_BATCH_BYTES:
@@ -3928,32 +3931,31 @@ class _Summary:
         """Count the rows of a file."""
         with open(path, "rb") as rows:
             for row in iter_json_lines(rows):
-                self._add(_from_json(MessageBatchIndividualResponse, row))
+                result = row.get("result")
+                outcome = str(_dig(result, "type"))
+                _count_kind(self.outcomes, outcome)
+                if outcome != "succeeded":
+                    self.failed.add(row["custom_id"])
+                error_type = _dig(result, "error", "error", "type")
+                if error_type is not None:
+                    message = _dig(result, "error", "error", "message")
+                    _count_kind(self.errors, f"{error_type}: {message}")
+                    self.invalid += error_type == "invalid_request_error"
+                self._add_message(_dig(result, "message"))
 
-    def _add(self, row: MessageBatchIndividualResponse) -> None:
-        outcome = str(getattr(row.result, "type", None))
-        _count_kind(self.outcomes, outcome)
-        if outcome != "succeeded":
-            self.failed.add(row.custom_id)
-        message = getattr(row.result, "message", None)
-        if isinstance(message, Message):
-            self._add_message(message)
-        error = getattr(getattr(row.result, "error", None), "error", None)
-        if isinstance(error, ErrorObject):
-            _count_kind(self.errors, f"{error.type}: {error.message}")
-            self.invalid += error.type == "invalid_request_error"
-
-    def _add_message(self, message: Message) -> None:
-        if message.stop_reason not in self.USUAL_STOPS:
-            _count_kind(self.stops, str(message.stop_reason))
-        if isinstance(message.usage, Usage):
-            model = str(message.model)
-            is_known = model in self.tokens or len(self.tokens) < MAX_KINDS
-            model = model if is_known else "others"
-            counter = self.tokens.setdefault(model, Counter())
-            for name in self.TOKENS:
-                number = getattr(message.usage, name)
-                counter[name] += number if isinstance(number, int) else 0
+    def _add_message(self, message: Any) -> None:
+        usage = _dig(message, "usage")
+        if not isinstance(usage, dict):
+            return
+        stop_reason = str(message.get("stop_reason"))
+        if stop_reason not in self.USUAL_STOPS:
+            _count_kind(self.stops, stop_reason)
+        model = str(message.get("model"))
+        is_known = model in self.tokens or len(self.tokens) < MAX_KINDS
+        counter = self.tokens.setdefault(model if is_known else "others", Counter())
+        for name in self.TOKENS:
+            number = usage.get(name)
+            counter[name] += number if isinstance(number, int) else 0
 
     def lines(self) -> list[str]:
         """Return the lines of the summary."""
@@ -3973,6 +3975,13 @@ class _Summary:
             shown = [f"{tokens[name]:,} {text}" for name, text in self.TOKENS.items()]
             lines.append(f"tokens of {model}: {', '.join(shown)}")
         return lines
+
+
+def _dig(value: Any, *names: str) -> Any:
+    """Return a field inside objects of JSON, None if there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _clock(span: timedelta) -> str:
