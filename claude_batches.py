@@ -3275,15 +3275,11 @@ class Job:
 
     def _is_moving(self) -> bool:
         """Tell whether a part can go on without a person's answer."""
-        is_blocked = False
-        for index, part in enumerate(self._journal.parts):
-            if index in self._questions:
-                # A part in doubt holds up the sending of the others.
-                is_blocked = is_blocked or self._is_in_doubt(part)
-            elif part.state in ("closing", "created"):
-                return True
-        planned = [part for part in self._journal.parts if part.state == "planned"]
-        return bool(planned) and not is_blocked
+        parts = enumerate(self._journal.parts)
+        states = {part.state for index, part in parts if index not in self._questions}
+        if "planned" in states and not self._is_blocked():
+            return True
+        return not states.isdisjoint(("closing", "created"))
 
     def _is_blocked(self) -> bool:
         """Tell whether a question about a part in doubt holds up the sending."""
@@ -3319,17 +3315,17 @@ class Job:
 
     def _open(self) -> None:
         """Resume from the journal, or begin one; refuse what does not belong together."""
-        is_new = not os.path.exists(self._journal_path)
-        if is_new:
+        if os.path.exists(self._journal_path):
+            self._load()
+        else:
             _refuse_existing(self._results, self._failed_path)
             if os.path.getsize(self._rows_path):
-                message = f"{self._rows_path} is of a run without its journal"
-                raise JobError(f"{message}; move it away")
+                raise JobError(
+                    f"{self._rows_path} is of a run without its journal; move it away"
+                )
             self._journal = self.plan()[0]
             if self._is_checking:
                 self._check_first()
-        else:
-            self._load()
         self._apply_disowned()
         if not self._is_collected():
             self._identify()

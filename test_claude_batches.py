@@ -1485,8 +1485,8 @@ def test_an_error_that_is_let_go_takes_its_response_along(response):
 @pytest.mark.parametrize(
     ("status", "should_retry", "tries"),
     [
-        *((status, "", 3) for status in (408, 409, 429, 500, 529, 599)),
-        *((status, "", 1) for status in (400, 404, 418)),
+        *((one, "", 3) for one in (408, 409, 429, 500, 502, 503, 504, 529, 599)),
+        *((one, "", 1) for one in (400, 401, 402, 403, 404, 413, 418, 422)),
         (500, "odd", 3),
         (400, "true", 3),
         (404, "true", 3),
