@@ -833,8 +833,8 @@ class _Object:
         return _dump_json(_dump(self, "json", exclude_none), indent)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """Yield names and values: ``dict(batch)``."""
-        return iter(vars(self).items())
+        """Yield names and values, as ``dict(batch)`` needs them."""
+        return iter(_fields_of(self).items())
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -919,17 +919,21 @@ def _dump(
         return _time_text(value)
     if isinstance(value, list):
         return [_dump(item, mode, exclude_none, exclude_unset) for item in value]
-    if isinstance(value, _Object):
-        declared = getattr(type(value), "__dataclass_fields__", ())
-        names = () if exclude_unset else declared
-        value = {**dict.fromkeys(names), **vars(value)}
-    if not isinstance(value, dict):
+    if isinstance(value, dict):
+        # It is free JSON, whose nulls stay.
+        return {name: _dump(item, mode) for name, item in value.items()}
+    if not isinstance(value, _Object):
         return value
     return {
         name: _dump(item, mode, exclude_none, exclude_unset)
-        for name, item in value.items()
+        for name, item in (vars(value) if exclude_unset else _fields_of(value)).items()
         if item is not None or not exclude_none
     }
+
+
+def _fields_of(obj: _Object) -> dict[str, Any]:
+    """Return all declared fields of an object, and those that came."""
+    return {**dict.fromkeys(getattr(obj, "__dataclass_fields__", ())), **vars(obj)}
 
 
 def _dump_json(fields: Any, indent: int | None) -> str:
@@ -2504,8 +2508,12 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        # The timeout of the reads to come.
-        self.settimeout = sock.settimeout
+        self._sock = sock
+
+    def settimeout(self, seconds: float) -> None:
+        """Set the timeout of the reads to come; at its end the body has closed."""
+        if not self.isclosed():
+            self._sock.settimeout(seconds)
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
