@@ -2962,6 +2962,10 @@ class _Part:
     noted_since: str | None = None
     # The batches that may be the part's; None while it is in doubt.
     candidates: list[str] | None = None
+    # Whether the look that found them is to be trusted that there is no other one.
+    is_certain: bool = False
+    # Candidates that turned out to be of somebody else.
+    struck: list[str] = field(default_factory=list)
     batch_id: str | None = None
     is_taken_over: bool = False
     # The ids that a question has named: only these can be disowned.
@@ -3524,7 +3528,7 @@ class Job:
             self._postpone(error)
             return False
         if found:
-            part.candidates = found
+            part.candidates, part.is_certain = found, is_certain
             self._save()
         elif is_certain:
             # It is sent at once, so that the page of this look is the one that is noted.
@@ -3548,7 +3552,7 @@ class Job:
         that was noted, or none was and the list said that it had ended; and the first
         page.
         """
-        known = {*self._journal.disowned, *part.noted}
+        known = {*self._journal.disowned, *part.noted, *part.struck}
         known.update(other.batch_id for other in self._journal.parts)
         since = _parse_time(part.noted_since)
         found: list[str] = []
@@ -3557,7 +3561,11 @@ class Job:
         for page in first.iter_pages():
             for batch in page.data:
                 is_met = is_met or batch.id in part.noted
-                if batch.id not in known and _size(batch) in (part.requests, None):
+                # What is older than what was noted is of an earlier run.
+                created_at = _moment(batch.created_at)
+                is_old = since and created_at and created_at < since
+                is_size = _size(batch) in (part.requests, None)
+                if batch.id not in known and is_size and not is_old:
                     found.append(batch.id)
             oldest = _oldest(page.data)
             if since and oldest and oldest < since:
@@ -3572,7 +3580,7 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.candidates = "closing", None
+            part.state, part.candidates, part.struck = "closing", None, []
             self._save()
 
         try:
@@ -3759,8 +3767,13 @@ class Job:
             return
         left = {one: counts[0] for one, counts in rows.items() if counts and counts[0]}
         if not left:
-            # It is sent again.
-            part.state, part.candidates = "planned", None
+            part.struck += part.candidates or []
+            part.candidates = None
+            if part.is_certain:
+                # It is sent again.
+                part.state = "planned"
+            # Otherwise the list did not work when it was looked at: look again.
+            self._doubt_since = time.monotonic()
             self._save()
         elif len(left) == 1 and (part.requests, part.requests) in rows.values():
             (batch_id,) = left

@@ -4729,6 +4729,29 @@ def test_a_list_without_the_noted_batches_is_a_question(case):
     job.check()
 
 
+def test_a_batch_that_is_older_than_what_was_noted_is_no_candidate(case):
+    job = case(ids=IDS[:2])
+    # An earlier run of the same file made it; it is not on the first page.
+    old = job.other(*job.ids)
+    job._before |= {old, job.other("x", "y")}
+    job.server.hidden = {old, job.server.batch_id}
+    job.server.faults["create"] = iter([then(job.server.hidden.clear, GONE)])
+    assert "taken over" not in job.run()
+    job.check()
+
+
+def test_a_stranger_on_a_list_that_is_cut_off_is_not_the_only_candidate(case):
+    def cut_off():
+        job.server.hidden = set(job.sandbox._batches)
+        job.other("x", "y")
+
+    job = case(ids=IDS[:2], create=[LOST])
+    job.at(1, cut_off)
+    job.at(400, lambda: job.server.hidden.clear())
+    assert "taken over" in job.run()
+    job.check()
+
+
 def test_a_first_batch_ever_that_was_not_made_is_sent_again(case):
     job = case()
     job.sandbox._batches.clear()
