@@ -3191,7 +3191,7 @@ class Job:
     and that are not to be taken.  ``betas``: for count_tokens and create.  ``wait``:
     False ends the run when all that is possible now is done.  ``check``: False leaves out
     count_tokens for the first request.  ``progress`` tells a person: ``message(text)``
-    stays, ``status_line(text, times="")`` is what happens at the moment,
+    stays, ``waiting(seconds, reason)`` is what happens at the moment,
     ``batches(batches, parts)`` shows the MessageBatches that are running, of so many
     parts; ``again(*arguments)`` and ``command(*arguments)`` return what to type.
     """
@@ -3515,7 +3515,7 @@ class Job:
         left = max(end, self._send_due) - time.monotonic()
         if left > 0:
             if self._send_due < end:
-                self._tell_wait(
+                self._progress.waiting(
                     left, f"{self._name(part)}: looking whether its batch was made"
                 )
             if self._is_waiting:
@@ -3632,11 +3632,7 @@ class Job:
         if seconds is None:
             seconds = POLL_MAX if error.status_code == 429 else POLL_DEFAULT
         self._send_due = time.monotonic() + seconds
-        self._tell_wait(seconds, str(error))
-
-    def _tell_wait(self, seconds: float, reason: str) -> None:
-        until = datetime.now() + timedelta(seconds=min(seconds, 1e6))
-        self._progress.status_line(f"waiting: {reason}", f"until {until:%H:%M:%S}")
+        self._progress.waiting(seconds, str(error))
 
     # Poll
 
@@ -3701,7 +3697,7 @@ class Job:
             return
         seconds = _poll_delay(error.headers, self._interval)
         watch.due = time.monotonic() + seconds
-        self._tell_wait(seconds, str(error))
+        self._progress.waiting(seconds, str(error))
 
     # Collect
 
@@ -4374,8 +4370,8 @@ class _Progress:
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
 
-        Elsewhere than on a terminal it is printed only when more than a request id
-        changes, and without times.
+        Elsewhere than on a terminal it is printed without ``times``, and only when more
+        changes than a request id or the end of a wait.
         """
         columns = _terminal_columns()
         if columns:
@@ -4383,9 +4379,14 @@ class _Progress:
             self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
         else:
-            without_id = re.sub(r" \(request id [^)]*\)", "", text)
-            self._write(text + "\n" if without_id != self._last else "")
-            self._last = without_id
+            kept = re.sub(r" \(request id [^)]*\)| until [\d:]{8}", "", text)
+            self._write(text + "\n" if kept != self._last else "")
+            self._last = kept
+
+    def waiting(self, seconds: float, reason: str) -> None:
+        """Show why and until when nothing happens."""
+        until = datetime.now() + timedelta(seconds=min(seconds, 1e6))
+        self.status_line(f"waiting until {until:%H:%M:%S}: {reason}")
 
     def batches(self, batches: list[MessageBatch], parts: int = 1) -> None:
         """Show batches in the status line, which stays once they have ended.
@@ -4395,7 +4396,7 @@ class _Progress:
         counts = []
         for name in MessageBatchRequestCounts.__annotations__:
             each = [getattr(batch.request_counts, name, None) for batch in batches]
-            total = sum(count or 0 for count in each)
+            total = sum(count for count in each if isinstance(count, int))
             if total:
                 counts.append(f"{total:,} {name}")
         status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
@@ -4430,9 +4431,7 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             seconds = getattr(record, "seconds", 0.0)
             if seconds >= NOT_FOUND_INTERVAL:
-                until = datetime.now() + timedelta(seconds=min(seconds, 1e6))
-                reason = f"waiting until {until:%H:%M:%S}: {record.args[-1]}"  # type: ignore[index]
-                progress.status_line(reason)
+                progress.waiting(seconds, str(record.args[-1]))  # type: ignore[index]
 
     logger, handler = logging.getLogger("claude_batches"), Handler()
     level = logger.level
@@ -4461,8 +4460,10 @@ _NOT_A_TERMINAL = (OSError, ValueError, AttributeError)
 def _print(value: Any) -> None:
     """Print a text, or an object as JSON."""
     if not isinstance(value, str):
-        # A lone surrogate in a response is printed as its escape.
-        value = _encoder.encode(value)
+        # Lone surrogates are printed as their escapes, and NaN as it came.
+        value = json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), default=_jsonable
+        )
     print(value, flush=True)
 
 
@@ -4555,8 +4556,8 @@ def _create_command(args: Any) -> None:
     )
     try:
         _print(batch)
-    except OSError:
-        # A closed pipe, too: who does not see the id pays again.
+    except BaseException:
+        # Who does not see the id pays again.
         args.progress.message(
             f"the batch was made, but could not be printed: {batch.id}"
         )
@@ -4828,7 +4829,7 @@ def _perform(args: Any) -> int:
     except BrokenPipeError:
         # It is standard output's; those of the network are APIConnectionErrors.
         pass
-    except (AnthropicError, OSError) as error:
+    except (AnthropicError, OSError, RecursionError) as error:
         status = 2 if isinstance(error, InvalidRequestsError) else 1
         args.progress.message(f"claude_batches: {error}")
         ids = args.open_batches()

@@ -5326,7 +5326,7 @@ def test_interrupted_before_it_goes_on_a_run_tells_the_batches_too(case, monkeyp
 def test_a_job_that_stopped_can_be_run_again_in_the_same_process(case):
     server = case(results=[None, *[Fault(cut=500)] * 3, refusal(401)]).server
     progress = types.SimpleNamespace(
-        message=print, status_line=print, batches=print, again=print, command=print
+        message=print, waiting=print, batches=print, again=print, command=print
     )
     job = claude_batches.Job(
         client_of(server), "r.jsonl", "out.jsonl", progress=progress
