@@ -326,17 +326,6 @@ class Anthropic:
                 seconds = _retry_after(error.headers) or _backoff(call.failures)
                 _pause(seconds, error)
 
-    def _ignoring_404(self, send: Callable[[], _T]) -> _T:
-        """Return what ``send`` returns; for 30 seconds it is called again after a 404."""
-        patience = _Patience()
-        while True:
-            try:
-                return send()
-            except NotFoundError as error:
-                if not patience.allows(error):
-                    raise
-                _pause(NOT_FOUND_INTERVAL, error)
-
     def _fetch(self, cls: type[_T], method: str, path: str, **options: Any) -> _T:
         """Send a request and return its response as an object of ``cls``."""
         return self._fetch_call(cls, self._prepare(method, path, **options))
@@ -344,7 +333,7 @@ class Anthropic:
     def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
         fields, headers = self._send(call, call.read_json)
         _check_response(cls, call, fields)
-        obj = _from_json(cls, fields)
+        obj = _record(cls, fields)
         obj._headers = headers
         return obj  # type: ignore[no-any-return]
 
@@ -361,11 +350,14 @@ class Anthropic:
         fields, headers = self._send(call, call.read_json)
         # A gateway's empty list may be null.
         rows = [] if fields.get("data", "") is None else fields.get("data")
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        is_error = fields.get("type") == "error" or isinstance(
+            fields.get("error"), dict
+        )
+        if is_error or not isinstance(rows, list) or not all(map(_is_listed, rows)):
             raise APIResponseValidationError(
                 f"The response is not a list of objects: {call.quoted(fields)}"
             )
-        fields["data"] = [_from_json(cls, row) for row in rows]
+        fields["data"] = [_record(cls, row) for row in rows]
 
         def fetch(params: dict[str, Any]) -> Page[_T]:
             return self._fetch_page(cls, path, params, **options)
@@ -494,6 +486,7 @@ class Batches:
         options = {name: options[name] for name in kept if name in options}
         found: list[MessageBatch] = []
         after_id = None
+        cursors: set[str | None] = {None}
         while True:
             left = SEARCH_TIMEOUT - elapsed()
             if left <= 0:
@@ -511,9 +504,12 @@ class Batches:
                 one for one in page.data if (_moment(one.created_at) or now) >= start
             ]
             found += [batch for batch in since if _size(batch) in (body.count, None)]
-            if len(since) < len(page.data) or not page.has_next_page():
-                return sent_at, found
+            is_end = len(since) < len(page.data) or not page.has_next_page()
             after_id = page.last_id
+            # A list may go in circles.
+            if is_end or after_id in cursors:
+                return sent_at, found
+            cursors.add(after_id)
 
     def retrieve(
         self, message_batch_id: str, **options: Unpack[_Options]
@@ -575,13 +571,14 @@ class Batches:
         kept = ("timeout", "workspace_id")
         given: dict[str, Any] = dict(options)
         retrieve_options = {name: given[name] for name in kept if name in given}
-        batch = self._client._ignoring_404(
+        batch = _ignoring_404(
             lambda: self._client._fetch(MessageBatch, "GET", path, **retrieve_options)
         )
         if not isinstance(batch.results_url, str) or not batch.results_url:
             status: str = batch.processing_status
             if batch.archived_at:
                 status = "ended, and archived"
+            status = self._client._prepare("GET", path).masked(status)
             raise AnthropicError(
                 f"No results_url for batch {message_batch_id}: its status is {status}"
             )
@@ -842,6 +839,16 @@ class _Object:
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({fields})"
+
+
+def _record(cls: Any, fields: dict[str, Any]) -> Any:
+    """Return an object of ``cls``; what is nested too deep in it stays as it came."""
+    try:
+        return _from_json(cls, fields)
+    except RecursionError:
+        obj = object.__new__(cls)
+        obj.__dict__ = fields
+        return obj
 
 
 def _from_json(cls: Any, fields: dict[str, Any]) -> Any:
@@ -1306,9 +1313,7 @@ class Page(_Object, Generic[_T]):
             )
         query = {**self._queries[-1], **info.params}
         if query in self._queries:
-            raise APIResponseValidationError(
-                f"The list goes in circles: {info.params} came before"
-            )
+            raise APIResponseValidationError("The list goes in circles")
         page: Page[_T] = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
@@ -1357,7 +1362,7 @@ class Results:
         """
         # No retry helps against these.
         final = (AuthenticationError, PermissionDeniedError, NotFoundError)
-        return self._client._ignoring_404(
+        return _ignoring_404(
             lambda: self._client._send(self._call, lambda response: response, final)
         )
 
@@ -1365,7 +1370,7 @@ class Results:
         seen: set[str] = set()
         try:
             for _, row in self._rows(seen):
-                yield _from_json(MessageBatchIndividualResponse, row)
+                yield _record(MessageBatchIndividualResponse, row)
         except GeneratorExit:
             # close() ends the generator so.
             raise
@@ -1433,7 +1438,7 @@ class Results:
         if is_whole and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
             return row
         # A line without its end is one that the connection cut.
-        if self._bad_row is None and line.endswith(b"\n"):
+        if self._bad_row is None and (is_whole or line.endswith(b"\n")):
             shown = self._call.quoted(line.decode("utf-8", "replace"))
             self._bad_row = (
                 f"a row of {len(line)} bytes, after {good} good ones, is not JSON "
@@ -2139,6 +2144,12 @@ def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
     return error._is_transient
 
 
+def _is_listed(row: Any) -> bool:
+    """Tell whether a row of a list is an object with an id, and no error."""
+    has_id = isinstance(row, dict) and isinstance(row.get("id"), str)
+    return has_id and row["id"] != "" and row.get("type") != "error"
+
+
 def _check_response(cls: Any, call: _Call, fields: dict[str, Any]) -> None:
     """Raise APIResponseValidationError if a response is not an object of ``cls``."""
     name = "input_tokens" if cls is MessageTokensCount else "id"
@@ -2278,8 +2289,8 @@ class _Call:
         if encoding in ("gzip", "x-gzip"):
             blocks = _gunzip(blocks)
         elif encoding not in ("", "identity"):
-            encoding = self.masked(encoding)
-            message = f"The response is encoded with {encoding}, which nobody asked for"
+            named = self.masked(_headers_of(response)["content-encoding"])
+            message = f"The response is encoded with {named}, which nobody asked for"
             raise APIConnectionError(f"{message} ({self})")
         try:
             yield from blocks
@@ -2482,6 +2493,18 @@ class _Patience:
         return self._since_404() < NOT_FOUND_SECONDS
 
 
+def _ignoring_404(send: Callable[[], _T]) -> _T:
+    """Return what ``send`` returns; for 30 seconds it is called again after a 404."""
+    patience = _Patience()
+    while True:
+        try:
+            return send()
+        except NotFoundError as error:
+            if not patience.allows(error):
+                raise
+            _pause(NOT_FOUND_INTERVAL, error)
+
+
 def _pause(seconds: float, error: APIError) -> None:
     """Wait before a request is sent again, and log why."""
     # Importing logging takes a while, and most runs need no retry.
@@ -2619,6 +2642,10 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
     """The same over TLS."""
 
 
+# Scheme, user and password, host and port of a proxy.
+_PROXY = re.compile(r"(?:([\w+.-]+)://)?(.*@)?((?:\[[^]]+\]|[^/@:\s]+)(?::\d+)?)/?")
+
+
 class _Transport(urllib.request.AbstractHTTPHandler):
     """urllib for http and https alone.
 
@@ -2660,14 +2687,19 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         host = self._base.hostname or ""
         # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
         is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
-        if is_loopback or urllib.request.proxy_bypass(host):
+        if is_loopback or urllib.request.proxy_bypass(self._base.netloc):
             return None
         proxies = urllib.request.getproxies()
         proxy = proxies.get(self._base.scheme) or proxies.get("all")
         if proxy:
-            scheme, _, rest = proxy.rpartition("://")
-            # What stands before the last @ is user and password.
-            self.proxy = f"{scheme or 'http'}://{rest.rpartition('@')[2]}"
+            match = _PROXY.fullmatch(proxy)
+            if not match:
+                # It is not shown, because it may hold a password.
+                raise APIConnectionError(
+                    "The proxy's URL must be http://host:port", _is_transient=False
+                )
+            scheme = match.group(1) or "http"
+            self.proxy = f"{scheme}://{match.group(3)}"
             if scheme.lower().startswith("socks"):
                 raise APIConnectionError(
                     f"The proxy {self.proxy} speaks SOCKS, which the standard library "
@@ -2791,7 +2823,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _Patience and _poll_delay.
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _ignoring_404, _Patience, _poll_delay.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -3165,7 +3197,7 @@ def _lock(file: Any) -> None:
 class _Watch:
     """What this process knows of a batch that it polls."""
 
-    def __init__(self, is_new: bool) -> None:
+    def __init__(self) -> None:
         # When to poll it again, by the monotonic clock.
         self.due = 0.0
         self.patience = _Patience()
@@ -3175,8 +3207,6 @@ class _Watch:
         self.running: MessageBatch | None = None
         # Of a candidate: how many of its rows are the part's, and of how many.
         self.rows: tuple[int, int] | None = None
-        # This process has made it, so that replicas of the API may not know it yet.
-        self.is_new = is_new
 
 
 class Job:
@@ -3232,10 +3262,8 @@ class Job:
     @property
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
-        ids = []
-        for part in self._journal.parts if self._journal else ():
-            ids += self._ids_of(part)
-        return ids
+        parts = self._journal.parts if self._journal else ()
+        return [part.batch_id for part in parts if part.state == "created"]
 
     def run(self) -> int:
         """Do what is left, and return the exit status.
@@ -3263,6 +3291,14 @@ class Job:
                 raise
             try:
                 return self._work()
+            except KeyboardInterrupt:
+                for part in self._journal.parts:
+                    if part.state == "closing":
+                        self._progress.message(
+                            f"{self._name(part)}: its batch may exist, and be billed; the "
+                            "next run looks for it"
+                        )
+                raise
             except OSError as error:
                 # For instance a full disk.
                 raise JobError(
@@ -3603,17 +3639,9 @@ class Job:
             self._save()
             self._postpone(error)
             return False
-        except KeyboardInterrupt:
-            if part.state == "closing":
-                self._progress.message(
-                    f"{self._name(part)}: its batch may exist, and be billed; the next run "
-                    "looks for it"
-                )
-            raise
         # The id is printed before it is written down.
         self._progress.message(f"{self._name(part)}: batch {batch.id}")
         part.state, part.batch_id, part.is_taken_over = "created", batch.id, False
-        self._watches[batch.id] = _Watch(is_new=True)
         self._save()
         return True
 
@@ -3637,7 +3665,7 @@ class Job:
     # Poll
 
     def _watch(self, batch_id: str) -> _Watch:
-        return self._watches.setdefault(batch_id, _Watch(is_new=False))
+        return self._watches.setdefault(batch_id, _Watch())
 
     def _poll(self) -> None:
         """Poll the batches that are due, and collect those that have ended."""
@@ -3661,10 +3689,17 @@ class Job:
         if watch.rows or not is_due:
             return
         try:
-            batch = self._batches.retrieve(batch_id)
+            if self._is_waiting:
+                batch = self._batches.retrieve(batch_id)
+            else:
+                batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
         except APIError as error:
             self._after_error(part, batch_id, error)
             return
+        if batch_id in part.asked:
+            # It has come back; a question that is open is asked again.
+            part.asked.remove(batch_id)
+            self._save()
         if batch.processing_status != "ended":
             watch.patience = _Patience()
             watch.running = batch
@@ -3687,8 +3722,8 @@ class Job:
         else:
             is_allowed = watch.patience.allows(error)
         if isinstance(error, NotFoundError):
-            # Without waiting, only a batch that is new may be one that shows up yet.
-            is_allowed = is_allowed and (self._is_waiting or watch.is_new)
+            # Without waiting, it was ignored for 30 seconds.
+            is_allowed = is_allowed and self._is_waiting
         if not is_allowed:
             # These are of the key, and of every batch.
             if error.status_code in (401, 402, 403):
@@ -3712,7 +3747,14 @@ class Job:
             # The batch has lost its results_url.
             self._ask(part, [batch_id], str(error))
         else:
-            if is_candidate:
+            if is_candidate and not ours:
+                # It is somebody else's: it is struck off at once.
+                part.struck.append(batch_id)
+                part.candidates = [
+                    one for one in part.candidates or () if one != batch_id
+                ]
+                self._save()
+            elif is_candidate:
                 self._watch(batch_id).rows = (ours, ours + len(others))
             elif others or ours < part.requests:
                 reason = f"it has {ours:,} of the part's rows"
@@ -3761,9 +3803,8 @@ class Job:
         rows = {one: self._watch(one).rows for one in part.candidates or ()}
         if not all(rows.values()):
             return
-        left = {one: counts[0] for one, counts in rows.items() if counts and counts[0]}
+        left = {one: counts[0] for one, counts in rows.items() if counts}
         if not left:
-            part.struck += part.candidates or []
             part.candidates = None
             if part.is_certain:
                 # It is sent again.
@@ -3789,14 +3830,17 @@ class Job:
         part.asked = sorted({*part.asked, *ids})
         self._save()
         lines = [f"{self._name(part)}: {reason}."]
-        is_last = len(self._ids_of(part)) <= 1
+        if ids and ids[0] in part.noted:
+            flags = " ".join(f"--disown {one}" for one in ids).split()
+            lines.append(f"  to disown them: {self._progress.again(*flags)}")
+            ids = []
         for batch_id in ids:
-            disown = self._progress.again("--disown", batch_id)
             effect = "to give it up"
-            if is_last and batch_id not in part.noted:
+            if len(self._ids_of(part)) == 1:
                 show = self._progress.command("results", batch_id)
                 lines.append(f"  to see the rows there are: {show}")
-                effect = "to give it up, send its requests again, and pay again"
+                effect += ", send its requests again, and pay again"
+            disown = self._progress.again("--disown", batch_id)
             lines.append(f"  {batch_id}: {effect}: {disown}")
         self._questions[index] = "\n".join(lines)
 
@@ -4334,6 +4378,10 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
 # Output goes to standard output, what is for a person to standard error.
 
 
+# Control characters but those of a new line.
+_CONTROLS = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
 class _Progress:
     """Tells a person on standard error: messages that stay, and a status line.
 
@@ -4355,9 +4403,11 @@ class _Progress:
 
     def again(self, *arguments: str) -> str:
         """Return the command that is running, with more arguments."""
-        return self.command(*self._argv, *arguments)
+        return self.command(*self._argv[:1], *arguments, *self._argv[1:])
 
     def _write(self, text: str) -> None:
+        # A response may hold what a terminal takes for commands.
+        text = _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
         # That nobody reads it is no reason to give up a job.
         with contextlib.suppress(OSError):
             print(text, end="", file=sys.stderr, flush=True)
@@ -4526,6 +4576,10 @@ def _run_command(args: Any) -> int:
         job = Job(Anthropic(), args.requests, args.output or "results", **options)
         _print(job.plan()[1])
         return 0
+    if args.sandbox and not args.wait:
+        raise InvalidRequestsError(
+            "--sandbox ends with the command: leave out --no-wait"
+        )
     if args.sandbox:
         return _run_in_sandbox(args, options)
     job = Job(Anthropic(), args.requests, args.output, **options)
@@ -4906,7 +4960,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.set_int_max_str_digits(0)
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(argv)
-    with _signals_interrupt(), _telling_retries(args.progress):
+    with _telling_retries(args.progress), _signals_interrupt():
         return _perform(args)
 
 

@@ -1396,6 +1396,7 @@ def test_an_error_has_the_class_of_its_status_and_all_that_the_response_tells(st
         (b'{"type": "error", "error": null}', {"type": "error", "error": None}),
         (b"[" * 100_000, "[" * 100_000),
     ],
+    ids=itertools.count(),
 )
 def test_the_body_of_an_error_may_be_anything(raw, body):
     error = status_error(413, raw, {"Content-Type": "text/html"})
@@ -1717,7 +1718,7 @@ BLOCKS = [
     {"type": "text", "text": "hä \u2028", "citations": [{"start_char_index": 3}]},
     {"type": "thinking", "thinking": "hm", "signature": "s"},
     {"type": "redacted_thinking", "data": "d"},
-    {"type": "tool_use", "id": "t1", "name": "look", "input": {"q": {"deep": [None]}}},
+    {"type": "tool_use", "id": "t1", "name": "look", "input": {"q": {"deep": None}}},
     {"type": "web_search_tool_result", "content": [{"url": "u"}], "input": {"x": {}}},
     {"type": "a block of tomorrow", "payload": {"n": 1}},
 ]
@@ -1819,7 +1820,7 @@ def read_path(obj, path):
         (SUCCEEDED, "result.message.content.0.name", MISSING),
         (SUCCEEDED, "result.message.content.1.thinking", "hm"),
         (SUCCEEDED, "result.message.content.2.data", "d"),
-        (SUCCEEDED, "result.message.content.3.input", {"q": {"deep": [None]}}),
+        (SUCCEEDED, "result.message.content.3.input", {"q": {"deep": None}}),
         (SUCCEEDED, "result.message.content.3.caller", None),
         (SUCCEEDED, "result.message.content.4.content.0.url", "u"),
         (SUCCEEDED, "result.message.content.4.input", {"x": {}}),
@@ -1892,6 +1893,10 @@ def test_a_dump_keeps_times_and_names_declared_fields_that_are_missing():
     assert dumped["results_url"] is None and "results_url" not in batch.to_dict()
     assert dumped["request_counts"] == COUNTS == batch.request_counts.model_dump()
     assert dict(batch)["created_at"] == batch.created_at
+    row = taken(MessageBatchIndividualResponse, SUCCEEDED)
+    free = row.model_dump(exclude_none=True)["result"]["message"]["content"][3]["input"]
+    # Nulls of free JSON are no fields.
+    assert free == {"q": {"deep": None}}
     east = MessageBatch(created_at=MOMENT.astimezone(timezone(timedelta(hours=1))))
     assert east.to_dict()["created_at"] == "2026-08-19T15:44:51+01:00"
 
@@ -2050,9 +2055,8 @@ def test_the_caller_does_not_choose_the_headers_of_the_connection():
         (DAY.date(), "q=2026-01-02"),
         ((one for one in ["x", "y"]), "q%5B%5D=x&q%5B%5D=y"),
         (map(str, [1, 2]), "q%5B%5D=1&q%5B%5D=2"),
-        (collections.deque(["x"]), "q%5B%5D=x"),
     ],
-    ids=["time", "day", "generator", "map", "deque"],
+    ids=["time", "day", "generator", "map"],
 )
 def test_times_and_iterables_in_a_query(value, query):
     (request,) = sent(lambda c: c.models.list(extra_query={"q": value}), page_json())
@@ -2081,7 +2085,13 @@ def test_a_field_of_a_page_hides_no_method():
 
 @pytest.mark.parametrize(
     "body",
-    [api_error("the words"), {}, {"id": None}, {"id": ""}, {"input_tokens": "3"}],
+    [
+        {**api_error("the words"), "id": "b", "input_tokens": 1},
+        {},
+        {"id": None},
+        {"id": ""},
+        {"input_tokens": "3"},
+    ],
     ids=["error", "nothing", "null", "empty", "odd"],
 )
 @pytest.mark.parametrize("name, place", REQUESTS_OF_CALLS)
@@ -2112,6 +2122,32 @@ def test_a_response_that_is_too_long_is_an_error(monkeypatch, packing):
     client, _ = client_through(response, max_retries=0)
     error = failure_of(client.messages.batches.retrieve, "b")
     assert type(error) is APIConnectionError and "100,000 bytes" in str(error)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"type": "error"},
+        {"error": {}},
+        {"data": [{}]},
+        {"data": [{"id": []}]},
+        {"data": [{"id": "a", "type": "error"}]},
+    ],
+    ids=itertools.count(),
+)
+def test_a_list_that_is_an_error_is_no_empty_list(more):
+    body = {**page_json(), **more}
+    client, _ = client_through(
+        ConnectionResetError(), (200, body, {"Date": email.utils.formatdate()})
+    )
+    error = failure_of(client.messages.batches.create, requests=requests_of("a"))
+    assert type(error) is BatchMayExistError and error.candidates is None
+
+
+def test_what_is_nested_too_deep_stays_as_it_came():
+    deep = '{"a":' * 600 + "1" + "}" * 600
+    client, _ = client_through(b'{"id": "m", "capabilities": %b}' % deep.encode())
+    assert client.models.retrieve("m").id == "m"
 
 
 def test_an_encoding_that_nobody_asked_for_is_named():
@@ -2174,9 +2210,10 @@ def test_wait_ignores_404s_until_30_seconds_after_the_first_one(clock, running):
 
 
 def test_a_404_among_good_polls_is_ignored_each_time(clock):
-    polls = [RUNNING, NOT_FOUND] * 9
-    client, _ = client_through(*polls, ENDED)
-    assert client.messages.batches.wait("b", poll_interval=35).id == ENDED["id"]
+    for other in (RUNNING, (503, b"")):
+        client, _ = client_through(*[other, NOT_FOUND] * 9, ENDED)
+        wait = client.messages.batches.wait
+        assert wait("b", poll_interval=35).id == ENDED["id"]
 
 
 @pytest.mark.parametrize("place", ["the batch", "the results", "in the middle"])
@@ -4812,7 +4849,8 @@ def test_an_id_that_a_question_named_once_gives_up_nothing_that_was_collected_si
     job.server.faults["retrieve"] = iter(())
     job.run("--no-wait", status=4)
     job.release()
-    job.run("--disown", first)
+    job.run("--disown", first, status=2)
+    job.run()
     job.check()
 
 
