@@ -1925,7 +1925,6 @@ def test_objects_are_dataclasses_that_a_test_can_make():
     made = MessageBatch(id="b", processing_status="ended")
     assert (made.id, made.archived_at, made._request_id) == ("b", None, None)
     assert dataclasses.replace(made, id="c").id == "c"
-    assert OpenObject(a=1).a == 1
 
 
 @pytest.mark.parametrize(
@@ -2088,11 +2087,9 @@ def test_a_field_of_a_page_hides_no_method():
     [
         {**api_error("the words"), "id": "b", "input_tokens": 1},
         {},
-        {"id": None},
-        {"id": ""},
-        {"input_tokens": "3"},
+        {"id": "", "input_tokens": "3"},
     ],
-    ids=["error", "nothing", "null", "empty", "odd"],
+    ids=["error", "nothing", "odd"],
 )
 @pytest.mark.parametrize("name, place", REQUESTS_OF_CALLS)
 def test_a_2xx_that_is_not_what_was_asked_for_is_an_error_that_quotes_it(
@@ -2373,8 +2370,6 @@ def test_a_machine_without_ca_certificates_is_told(monkeypatch, platform, words)
 
 
 # ---- Waiting is told -----------------------------------------------------------------
-
-SLOW_DOWN = (429, api_error("too many"), {"retry-after": "30"})
 
 
 @pytest.mark.parametrize(
@@ -3292,8 +3287,7 @@ ROW_IDS = [f"row_{number}" for number in range(7)]
 LINES = rows_json(ROW_IDS)
 ROW_ENDS = list(itertools.accumulate(map(len, LINES.splitlines(keepends=True))))
 PACKED = gzip.compress(LINES)
-GZIP = {"Content-Encoding": "gzip"}
-PACKINGS = [(bytes, {}), (gzip.compress, GZIP)]
+PACKINGS = [(bytes, {}), (gzip.compress, GZIPPED)]
 WHOLE = reply(body=LINES)
 FRAMINGS, ENDS = ("chunked", "length", "close"), ("fin", "rst", "clean")
 
@@ -3309,7 +3303,7 @@ def part(payload, at, framing="chunked", end="fin"):
     elif end != "clean" and framing == "chunked":
         # The last chunk, which is empty, tells the end.
         cut = -5
-    headers = GZIP if payload is PACKED else {}
+    headers = GZIPPED if payload is PACKED else {}
     return reply(200, body, headers, framing=framing, cut=cut, end=end)
 
 
@@ -3396,29 +3390,9 @@ def test_a_download_cut_twice_at_random_gives_each_row_once(serve):
 
 # Responses that break off, or are none: of a batch, which is no row either.
 BROKEN = {
-    "dropped": Fault(b""),
-    "reset": Fault(b"", end="rst"),
-    "cut in its status line": Fault(b"HTTP/1.1 20"),
-    "cut in its headers": reply(cut=60),
-    "cut in its headers, reset": reply(cut=60, end="rst"),
-    "cut in its body": reply(body=ENDED, cut=-5),
-    "cut in a chunk": reply(body=ENDED, framing="chunked", cut=-9),
-    "cut between chunks": reply(body=ENDED, framing="chunked", cut=-5),
-    "cut without a length": reply(body=ENDED, framing="close", cut=-5),
+    **TORN,
     "cut before a last newline": part(LINES, len(LINES) - 1),
     "cut in gzip": part(PACKED, -9, end="clean"),
-    "no gzip": reply(body=ENDED, headers=GZIP),
-    "garbled": Fault(b"\x00\xff\x16\x03 what?\r\n\r\n"),
-    "another protocol": Fault(b"HTTP/9.9 200 OK\r\n\r\n"),
-    "an endless header": Fault(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 70_000),
-    "too many headers": Fault(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n{}"),
-    "no size of a chunk": reply(200, b"oops\r\n", {"Transfer-Encoding": "chunked"}),
-    "a negative chunk": reply(200, b"-5\r\nhello", {"Transfer-Encoding": "chunked"}),
-    # The email package cannot sort these parameters.
-    "odd parameters": reply(
-        body=ENDED,
-        headers={"Content-Type": "multipart/mixed; boundary*=a; boundary*0=b"},
-    ),
 }
 
 
@@ -3527,7 +3501,7 @@ def test_a_row_of_20_mb_costs_as_its_length():
     # Joined anew for each block, they would be 100 GB of copies.
     blocks = (line[at : at + 2000] for at in range(0, len(line), 2000))
     assert list(iter_json_lines(blocks)) == [row]
-    client, _ = client_through(batch_json(size=1), (200, packed, GZIP))
+    client, _ = client_through(batch_json(size=1), (200, packed, GZIPPED))
     (whole,) = client.messages.batches.results("msgbatch_1")
     assert len(whole.result.note) == 20_000_000
     assert time.process_time() - started < 3
