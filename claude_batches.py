@@ -2303,18 +2303,23 @@ class _Call:
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
         read = getattr(response, "read1", response.read)
+        # Only this file's own responses have a reader.
+        if self.limit is not None and isinstance(response, _Response):
+            response.reader.left = self._left
         while True:
-            if self.limit is not None:
-                left = self.limit - self.elapsed()
-                if left <= 0:
-                    raise socket.timeout
-                # Only this file's own responses have it.
-                if isinstance(response, _Response):
-                    response.settimeout(min(left, self.timeout or left))
+            if self._left() <= 0:
+                raise socket.timeout
             block = read(BLOCK)
             if not block:
                 return
             yield block
+
+    def _left(self) -> float:
+        """Return the seconds that the next read may take."""
+        longest = float("inf") if self.timeout is None else self.timeout
+        if self.limit is None:
+            return longest
+        return min(self.limit - self.elapsed(), longest)
 
     def masked(self, text: Any) -> Any:
         """Return a text of the server's without the key, which it may repeat.
@@ -2526,17 +2531,44 @@ def _stopwatch() -> Callable[[], float]:
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
+class _Reader(io.RawIOBase):
+    """The bytes of a connection.
+
+    If ``left`` is set, no read takes longer than the seconds that it returns.
+    """
+
+    left: Callable[[], float] | None = None
+
+    def __init__(self, raw: Any, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has come.  Raises socket.timeout if no time is left."""
+        if self.left is not None:
+            seconds = self.left()
+            if seconds <= 0:
+                raise socket.timeout
+            self._sock.settimeout(seconds)
+        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._raw.close()
+        super().close()
+
+
 class _Response(http.client.HTTPResponse):
     """A response that may come after interim ones; http.client skips 100 alone."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._sock = sock
-
-    def settimeout(self, seconds: float) -> None:
-        """Set the timeout of the reads to come; at its end the body has closed."""
-        if not self.isclosed():
-            self._sock.settimeout(seconds)
+        self.reader = _Reader(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self.reader)
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
