@@ -398,12 +398,6 @@ def promises(medians):
             1.3,
         )
     yield (
-        f"{count:,} results ÷ json.loads alone",
-        ratio("results", count, OURS, DECODE),
-        "<=",
-        1.5,
-    )
-    yield (
         f"{ROWS[-1]:,} results, peak MB",
         medians["results", ROWS[-1], OURS][1] / 1e6,
         "<=",
