@@ -2885,7 +2885,7 @@ COUNTED = (
 )
 JOURNAL_FORMAT = 2
 MAX_WARNINGS = 20  # of requests that the API will refuse later
-MAX_KINDS = 1000  # of errors, models and stop reasons that the summary counts
+MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
 JSON_SPACE = b" \t\r\n"
 
 
@@ -3526,7 +3526,7 @@ class Job:
                 _add(parts[-1], len(text), place)
                 self._part_of[request["custom_id"]] = len(parts) - 1
                 params = request["params"]
-                _count_kind(models, str(params.get("model")))
+                _count_name(models, str(params.get("model")))
                 if isinstance(params.get("max_tokens"), int):
                     max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
@@ -3958,10 +3958,10 @@ def _oldest(batches: Iterable[MessageBatch]) -> datetime | None:
     return min((one for one in times if one), default=None)
 
 
-def _count_kind(counter: Counter[str], kind: str, number: int = 1) -> None:
-    """Count a kind of which a server or a file may have any number."""
-    is_known = kind in counter or len(counter) < MAX_KINDS
-    counter[kind if is_known else "others"] += number
+def _count_name(counter: Counter[str], name: str) -> None:
+    """Count a name, of which a server or a file may have any number."""
+    is_known = name in counter or len(counter) < MAX_NAMES
+    counter[name if is_known else "others"] += 1
 
 
 def _is_full(part: _Part, size: int) -> bool:
@@ -4023,13 +4023,13 @@ class _Summary:
             for row in iter_json_lines(rows):
                 result = row.get("result")
                 outcome = str(_dig(result, "type"))
-                _count_kind(self.outcomes, outcome)
+                _count_name(self.outcomes, outcome)
                 if outcome != "succeeded":
                     self.failed.add(row["custom_id"])
                 error_type = _dig(result, "error", "error", "type")
                 if error_type is not None:
                     message = _dig(result, "error", "error", "message")
-                    _count_kind(self.errors, f"{error_type}: {message}")
+                    _count_name(self.errors, f"{error_type}: {message}")
                     self.invalid += error_type == "invalid_request_error"
                 self._add_message(_dig(result, "message"))
 
@@ -4039,9 +4039,9 @@ class _Summary:
             return
         stop_reason = str(message.get("stop_reason"))
         if stop_reason not in self.USUAL_STOPS:
-            _count_kind(self.stops, stop_reason)
+            _count_name(self.stops, stop_reason)
         model = str(message.get("model"))
-        is_known = model in self.tokens or len(self.tokens) < MAX_KINDS
+        is_known = model in self.tokens or len(self.tokens) < MAX_NAMES
         counter = self.tokens.setdefault(model if is_known else "others", Counter())
         for name in self.TOKENS:
             number = usage.get(name)

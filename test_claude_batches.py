@@ -5048,7 +5048,7 @@ def test_the_summary_counts_rows_tokens_stops_and_failures(case):
 def test_a_summary_of_many_kinds_stays_small(case, monkeypatch):
     ids = [f"r{number}" for number in range(8)]
     job = case(ids=ids)
-    monkeypatch.setattr(claude_batches, "MAX_KINDS", 3)
+    monkeypatch.setattr(claude_batches, "MAX_NAMES", 3)
     many = [message(one, one, input_tokens=1) for one in ids]
     with_rows(job, *[result(one, message=each) for one, each in zip(ids, many)])
     seen = job.run()
