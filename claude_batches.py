@@ -2906,6 +2906,14 @@ def _refuse_constant(name: str) -> None:
 
 
 _strict_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_WANTED = 'a line must be {"custom_id": "…", "params": {…}}'
+# The jq program that makes a request of a line with method, url and body.
+_OTHER_VENDOR = (
+    '{custom_id, params: {model: "claude-opus-4-6", '
+    "max_tokens: (.body.max_tokens // 1024), "
+    'system: [.body.messages[] | select(.role == "system") | {type: "text", '
+    'text: .content}], messages: [.body.messages[] | select(.role != "system")]}}'
+)
 # Escapes that may be half of a surrogate pair, or may spell a key of a request.
 _SUSPICIOUS = rb"\\u([dD][89a-fA-F]|00[2-7])"
 
@@ -2930,7 +2938,7 @@ def _read_requests(
                 _check_request(request, seen)
                 _check_text(text, request)
             except _NOT_JSON as error:
-                reason = _reason(error, request)
+                reason = _reason(error, line, request, path)
                 raise InvalidRequestsError(f"{path}:{number}: {reason}") from None
             yield number, start, text, request
 
@@ -2961,13 +2969,50 @@ def _check_text(text: bytes, request: dict[str, Any]) -> None:
         raise ValueError("a key comes twice")
 
 
-def _reason(error: Exception, request: Any) -> str:
-    """Return why a line is not a request, with its custom_id if it has one."""
-    message = str(error)
-    if isinstance(error, json.JSONDecodeError):
-        message = f"not JSON: {error.msg}, column {error.colno}"
-    custom_id = request.get("custom_id") if isinstance(request, dict) else None
-    return f"custom_id {custom_id!r}: {message}" if custom_id else message
+def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
+    """Return why a line is not a request, and how to make requests of such a file."""
+    keys = set(request) if isinstance(request, dict) else set()
+    reason = str(error)
+    if "custom_id" in keys:
+        reason = f"custom_id {request['custom_id']!r}: {error}"
+    if keys >= {"custom_id", "params"}:
+        return reason
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
+        return (
+            "this is UTF-16, as PowerShell writes it, and must be UTF-8; in PowerShell: "
+            f"Get-Content {_quote(path)} | Set-Content -Encoding utf8 NEW"
+        )
+    text, is_cut = _request_text(line), False
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        reason, is_cut = _syntax_error(error, line, text)
+    found, program = _other_format(text, keys, is_cut)
+    if program:
+        command = f"jq -c {_quote(program)} {_quote(path)} > NEW"
+        return f"{reason}; this is {found}, but {_WANTED}: {command}"
+    if not text.startswith(b"{"):
+        reason += " (README shows how to make requests of a CSV)"
+    return f"{reason}; {_WANTED}"
+
+
+def _other_format(text: bytes, keys: set[str], is_cut: bool) -> tuple[str, str]:
+    """Return what a line is that is not a request, and the jq program that converts it."""
+    if text.startswith(b"["):
+        return "a JSON array", ".[]"
+    if "requests" in keys:
+        return "the body of a create", ".requests[]"
+    if keys >= {"method", "url", "body"}:
+        return "another vendor's batch file", _OTHER_VENDOR
+    return ("cut, or goes on in the next line", ".") if is_cut else ("", "")
+
+
+def _syntax_error(error: Any, line: bytes, text: bytes) -> tuple[str, bool]:
+    """Return what is wrong with the JSON, and whether it does not end on this line."""
+    column = 1 + len(line[: line.find(text)].decode("utf-8-sig"))
+    if isinstance(error, UnicodeDecodeError):
+        column += len(text[: error.start].decode())
+        return f"not utf-8: {error.reason}, column {column}", False
+    is_cut = error.pos >= len(text.decode()) or "Unterminated" in error.msg
+    return f"not JSON: {error.msg}, column {column + error.pos}", is_cut
 
 
 # What the SDK takes beside params, and people put inside them.
@@ -4411,8 +4456,21 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
 # Output goes to standard output, what is for a person to standard error.
 
 
-# Control characters but those of a new line.
-_CONTROLS = "[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+def _visible(text: str) -> str:
+    """Return a text whose control characters, but for those of a new line, are escapes.
+
+    A response may hold what a terminal takes for commands.
+    """
+    controls = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
+    return re.sub(controls, lambda match: repr(match.group())[1:-1], text)
+
+
+def _is_file(stream: Any) -> bool:
+    """Tell whether a stream goes to a file, and not to a terminal or a pipe."""
+    try:
+        return os.path.isfile(stream.fileno())
+    except _NO_DESCRIPTOR:
+        return False
 
 
 class _Progress:
@@ -4439,15 +4497,20 @@ class _Progress:
         return self.command(*self._argv[:1], *arguments, *self._argv[1:])
 
     def _write(self, text: str) -> None:
-        # A response may hold what a terminal takes for commands.
-        text = re.sub(_CONTROLS, lambda match: repr(match.group())[1:-1], text)
         # That nobody reads it is no reason to give up a job.
         with contextlib.suppress(OSError):
             print(text, end="", file=sys.stderr, flush=True)
 
     def message(self, text: str) -> None:
-        """Print a message, which stays."""
-        self._write(f"\r{'':{self._width}}\r{text}\n" if self._width else text + "\n")
+        """Print a message, which stays.  In a file, such as nohup's, it has a time."""
+        if _is_file(sys.stderr):
+            text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
+        columns = _terminal_columns()
+        if self._width and columns:
+            # The terminal may be narrower now than when the status line was written.
+            blank = " " * min(self._width, columns - 1)
+            self._write(f"\r{blank}\r")
+        self._write(_visible(text) + "\n")
         self._width = 0
 
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
@@ -4458,12 +4521,14 @@ class _Progress:
         """
         columns = _terminal_columns()
         if columns:
-            shown = ", ".join(filter(None, (text, times)))[: columns - 1]
-            self._write("\r" + shown.ljust(self._width) + "\n" * is_last)
+            shown = _visible(", ".join(filter(None, (text, times))))[: columns - 1]
+            old_width = min(self._width, columns - 1)
+            self._write("\r" + shown.ljust(old_width) + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
         else:
             kept = re.sub(r" \(request id [^)]*\)| until [\d:]{8}", "", text)
-            self._write(text + "\n" if kept != self._last else "")
+            if kept != self._last:
+                self.message(text)
             self._last = kept
 
     def waiting(self, seconds: float, reason: str) -> None:
@@ -4499,7 +4564,8 @@ def _quote(argument: str) -> str:
     """Return an argument as the shell of the system takes it."""
     if sys.platform == "win32":
         is_plain = re.fullmatch(r"[\w.:\\/=@-]+", argument)
-        return argument if is_plain else f'"{argument}"'
+        escaped = argument.replace('"', '\\"')
+        return argument if is_plain else f'"{escaped}"'
     import shlex
 
     return shlex.quote(argument)
@@ -4531,13 +4597,13 @@ def _terminal_columns() -> int | None:
     """Return the width of the terminal, None if standard error is none."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except _NOT_A_TERMINAL:
+    except _NO_DESCRIPTOR:
         return None
 
 
 # What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
 # stream that is no file.
-_NOT_A_TERMINAL = (OSError, ValueError, AttributeError)
+_NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
 
 
 def _print(value: Any) -> None:
@@ -4563,7 +4629,8 @@ def _print_all(
         return
     rows = [head.split()]
     for one in objects:
-        rows.append(["" if cell is None else str(cell) for cell in cells(one)])
+        texts = ["" if cell is None else str(cell) for cell in cells(one)]
+        rows.append([_visible(text.replace("\n", " ")) for text in texts])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -4634,6 +4701,8 @@ def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
 
 def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
     folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise AnthropicError(f"{path}: there is no folder {folder}")
     return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=folder)
 
 
@@ -4667,8 +4736,13 @@ def _wait_command(args: Any) -> int:
     batches = Anthropic().messages.batches
     # The first request is not wait(), which would wait through what is wrong from the
     # start.  A 404 is ignored, because the batch may be fresh.
-    with contextlib.suppress(NotFoundError):
+    try:
         note(batches.retrieve(args.id))
+    except NotFoundError as error:
+        args.progress.message(
+            f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have passed, "
+            f"because a new batch may be listed late: {error}"
+        )
     batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
@@ -4750,9 +4824,20 @@ def _count_tokens_command(args: Any) -> None:
 
 def _sandbox_command(args: Any) -> None:
     sandbox = Sandbox(port=args.port)
-    _print(f"export ANTHROPIC_BASE_URL={sandbox.url}")
-    _print("export ANTHROPIC_API_KEY=sandbox")
+    _print(_assignment("ANTHROPIC_BASE_URL", sandbox.url))
+    _print(_assignment("ANTHROPIC_API_KEY", "sandbox"))
     sandbox._server.serve_forever()
+
+
+def _assignment(name: str, value: str) -> str:
+    """Return how the shell at hand sets a variable for the commands after it."""
+    # Git Bash is such a shell on Windows.
+    if sys.platform != "win32" or "SHELL" in os.environ:
+        return f"export {name}={value}"
+    # cmd.exe sets PROMPT, and Windows the other one for all programs.
+    if "PSModulePath" in os.environ and "PROMPT" not in os.environ:
+        return f'$env:{name} = "{value}"'
+    return f"set {name}={value}"
 
 
 def _number(
