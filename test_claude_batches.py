@@ -5173,7 +5173,6 @@ def test_killed_at_each_change_of_the_folder_a_job_ends_as_if_nothing_had_happen
     all_of(killed, [[number, "after"] for number in moments[:2]])
 
 
-@posix
 def test_killed_at_random_moments_a_job_ends_as_if_nothing_had_happened(
     serve, tmp_path
 ):
@@ -5204,7 +5203,6 @@ def test_killed_at_random_moments_a_job_ends_as_if_nothing_had_happened(
     all_of(kill, range(max(kills // 2, 1)))
 
 
-@posix
 def test_killed_while_rows_come_in_none_is_lost_or_doubled(serve, tmp_path):
     stall = Fault(cut=700, end="stall")
     job = Case(serve(results=[None, stall]), tmp_path)
@@ -5258,7 +5256,6 @@ def test_an_interrupted_create_may_have_made_a_batch(serve, tmp_path):
     job.check()
 
 
-@posix
 def test_of_two_runs_at_once_one_is_refused(serve, tmp_path):
     job = Case(serve(seconds=3600), tmp_path)
     first = job.start()
@@ -6337,13 +6334,12 @@ def test_an_interrupted_wait_names_the_batch(served, sh, clock, monkeypatch, fau
     sh(f"wait {batch_id}", 130, f"billed: {batch_id}", f"cancel {batch_id}")
 
 
-@posix
 @pytest.mark.parametrize("pause", [0.9, 1.1])
 def test_signals_within_a_second_of_the_first_are_ignored(
     slow, sh, clock, monkeypatch, pause
 ):
     def interrupt(seconds):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     class Stream(io.StringIO):
         """A stream during whose first line more signals come, after a pause."""
@@ -6351,8 +6347,8 @@ def test_signals_within_a_second_of_the_first_are_ignored(
         def write(self, text):
             if "interrupted" in text:
                 clock.pass_by(pause)
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(clock, "sleep", interrupt)
     monkeypatch.setattr(sys, "stderr", Stream())
