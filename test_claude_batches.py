@@ -6001,6 +6001,31 @@ def test_a_wrong_line_is_named_and_nothing_is_sent(untouched, sh, line, word):
     assert files() == ["r.jsonl"]
 
 
+# What the message says about a file of another form.
+WRONG_FILES = [
+    (b"city,country\nOslo,Norway", "CSV"),
+    (b'[{"custom_id":"a","params":{}}]', "jq -c "),
+    (b'[\n  {"custom_id":"a"', ".[]"),
+    (b'{"requests":[{"custom_id":"a","params":{}}]}', ".requests[]"),
+    (b'{\n  "custom_id":"a"', "the next line"),
+    (b'{"custom_id":"a","method":"POST","url":"/v1","body":{}}', "max_tokens: (.body."),
+    (b'{"custom_id":"a","model":"m"}', '"params": {…}'),
+    ('{"custom_id":"a"}'.encode("utf-16"), "utf8"),
+    ('{"custom_id":"a"}'.encode("utf-16-le"), "utf8"),
+    ('  {"custom_id":"é",,'.encode(), "column 20"),
+    (b'\xef\xbb\xbf {"custom_id":"\xc3\xa9\xff', "column 17"),
+]
+
+
+@pytest.mark.parametrize("content, word", WRONG_FILES, ids=itertools.count())
+def test_a_file_of_another_form_is_told_what_it_is_and_how_to_convert_it(
+    untouched, sh, content, word
+):
+    write("r.jsonl", content)
+    err = sh("run r.jsonl -o out", 2, "r.jsonl:1: ", word)
+    assert err.count("\n") == 1
+
+
 def test_a_byte_order_mark_on_a_blank_line_is_no_error(sh):
     write("r.jsonl", b"\xef\xbb\xbf", request_of("a"))
     sh("run r.jsonl --dry-run", 0, out=None)
@@ -6141,15 +6166,25 @@ def test_elsewhere_than_on_a_terminal_a_line_is_printed_per_change(
 
 
 @posix
+def test_a_log_in_a_file_has_times(one_request):
+    with open("log", "wb") as log:
+        finish(start("run", one_request, "-o", "out", "--sandbox", stderr=log))
+    assert re.match(rb"[\d-]{10} [\d:]{8} part 1 of 1 \(1 request\)", read("log"))
+
+
+@posix
 @pytest.mark.parametrize("is_piped", [False, True])
 def test_the_status_line_keeps_to_its_place_on_a_terminal(slow, is_piped):
     import fcntl
     import pty
     import termios
 
+    def resize(columns):
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
     batch = new_batch(slow)
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    resize(60)
     stdout = subprocess.PIPE if is_piped else slave
     args = ("wait", batch.id, "--poll-interval", "0.01")
     process = start(*args, stderr=slave, stdout=stdout)
@@ -6160,6 +6195,7 @@ def test_the_status_line_keeps_to_its_place_on_a_terminal(slow, is_piped):
         for block in iter(lambda: os.read(master, 4096), b""):
             shown += block
             if shown.count(b"in_progress") >= 5:
+                resize(30)
                 end(slow, batch)
     os.close(master)
     status, out, _ = finish(process)
@@ -6170,7 +6206,7 @@ def test_the_status_line_keeps_to_its_place_on_a_terminal(slow, is_piped):
     states = line.decode().split("\r")
     assert states[1].startswith("in_progress: 2 processing, 0:00:0")
     assert states[-1].startswith("ended: 2 succeeded, 0:00:0")
-    assert max(map(len, states)) < 60
+    assert max(map(len, states)) < 60 and len(states[-1]) < 30
 
 
 # ---- Command line: streams ---------------------------------------------------------
@@ -6331,7 +6367,10 @@ def test_an_interrupted_wait_names_the_batch(served, sh, clock, monkeypatch, fau
     server = served(seconds=3600, retrieve=faults)
     monkeypatch.setattr(clock, "sleep", interrupt)
     batch_id = server.batch_id
-    sh(f"wait {batch_id}", 130, f"billed: {batch_id}", f"cancel {batch_id}")
+    err = sh(f"wait {batch_id}", 130, f"billed: {batch_id}", f"cancel {batch_id}")
+    assert err.startswith("not found yet; it is looked for until 30 s") == bool(
+        faults[0]
+    )
 
 
 @pytest.mark.parametrize("pause", [0.9, 1.1])
