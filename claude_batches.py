@@ -801,7 +801,7 @@ class _Object:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that came as JSON: dicts, and times as text."""
-        return json.loads(_Object.to_json(self))  # type: ignore[no-any-return]
+        return json.loads(_Object.to_json(self, indent=None))  # type: ignore[no-any-return]
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the fields that came as a text of JSON."""
@@ -866,10 +866,11 @@ def _from_json(nested: Any, value: Any) -> Any:
         nested = nested.get(str(value.get("type")), nested[None])
     fields = nested._nested
     if nested is OpenObject:
-        fields = dict.fromkeys(value, OpenObject).items()
+        fields = [(name, nested) for name in value]
     for name, inner in fields:
-        if name in value:
-            value[name] = _from_json(inner, value[name])
+        field = value.get(name)
+        if field is not None:
+            value[name] = _from_json(inner, field)
     obj = object.__new__(nested)
     obj.__dict__ = value
     return obj
@@ -908,7 +909,7 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
     if isinstance(value, list):
         return [_dump(item, exclude_none, exclude_unset) for item in value]
     if not isinstance(value, _Object):
-        return copy.deepcopy(value)
+        return copy.deepcopy(value) if isinstance(value, dict) else value
     return {
         name: _dump(item, exclude_none, exclude_unset)
         for name, item in (vars(value) if exclude_unset else _fields_of(value)).items()
@@ -1313,18 +1314,17 @@ class Results:
     whole.
     """
 
-    # How the iteration ended.
+    # What the next attempt to go on raises.
     _error: AnthropicError | None = None
-    # The first row that could not be read.
-    _bad_row: str | None = None
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client = client
         self._call = call
         self._batch_id = call.masked(batch.id)
         self._expected = _size(batch)
+        self._custom_ids: set[str] = set()
         self._response = self._open()
-        self._objects = self._responses()
+        self._rows = self._all_rows()
 
     def _open(self) -> Any:
         """Send the request.  For 30 seconds a 404 is not final.
@@ -1337,121 +1337,92 @@ class Results:
             lambda: self._client._send(self._call, lambda response: response, final)
         )
 
-    def _responses(self) -> Generator[MessageBatchIndividualResponse, None, None]:
-        seen: set[str] = set()
-        try:
-            for _, row in self._rows(seen):
-                yield _record(MessageBatchIndividualResponse, row)
-        except GeneratorExit:
-            # close() ends the generator so.
-            raise
-        except BaseException as error:
-            # After an interrupt, too, what is left must not look like the end.
-            if isinstance(error, AnthropicError):
-                self._error = error
-            else:
-                self._error = self._incomplete(error, len(seen))
-            raise
+    def _all_rows(self) -> Generator[tuple[bytes, dict[str, Any]], None, None]:
+        """Yield the line, with its newline, and the JSON of each row once.
 
-    def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line, with its newline, and JSON of each row whose custom_id is not in
-        ``seen``, and add it there.
+        Raises IncompleteResultsError if opening the results again does not help.
         """
-        try:
-            while True:
-                try:
-                    yield from self._new_rows(seen)
-                    return
-                except APIConnectionError as error:
-                    self._reopen(error, len(seen))
-        finally:
-            self._response.close()
+        while True:
+            try:
+                with contextlib.closing(self._response):
+                    yield from self._new_rows()
+                return
+            except APIConnectionError as error:
+                self._reopen(error)
 
-    def _new_rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield the new rows of one response.
+    def _new_rows(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield the rows of one response that no response before it had.
 
         Raises APIConnectionError if it ends before the last row.
         """
-        self._bad_row = None
-        here = 0
+        count, bad_row = 0, ""
         for line in _lines(self._call.blocks(self._response)):
-            row = self._decode(line, here)
-            here += row is not None
-            if row and row["custom_id"] not in seen:
-                seen.add(row["custom_id"])
-                self._call.failures = 0
-                yield line if line.endswith(b"\n") else line + b"\n", row
-        expected = self._expected
-        if expected and len(seen) > expected:
+            row = _decode_row(line)
+            if row:
+                count += 1
+                if row["custom_id"] not in self._custom_ids:
+                    self._custom_ids.add(row["custom_id"])
+                    self._call.failures = 0
+                    yield line, row
+            elif not bad_row and not line.isspace():
+                shown = self._call.quoted(line.decode("utf-8", "replace"))
+                bad_row = (
+                    f"a row of {len(line)} bytes, after {count} good ones, is not JSON "
+                    f"with a custom_id: {shown}"
+                )
+        received, expected = len(self._custom_ids), self._expected
+        if expected and received > expected:
             raise APIResponseValidationError(
-                f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests"
+                f"Batch {self._batch_id}: {received} rows for {expected} requests"
             )
-        if expected:
-            is_whole = len(seen) == expected
-        else:
-            # A batch that tells no counts has a row at least, and all of them each time.
-            is_whole = 0 < len(seen) == here and not self._bad_row
-        if not is_whole:
-            reason = self._bad_row or "the results ended early"
+        # A batch that tells no counts has a row at least, and all of them each time.
+        is_whole = 0 < received == (expected or count)
+        if not is_whole or (bad_row and not expected):
+            reason = bad_row or "the results ended early"
             raise APIConnectionError(f"{reason} ({self._call})")
 
-    def _decode(self, line: bytes, good: int) -> dict[str, Any] | None:
-        """Return the JSON of a row; None for a blank line, or one that cannot be read."""
-        try:
-            text = line.decode().strip()
-            if not text:
-                return None
-            # decode() would search for white space twice.
-            row, end = _decoder.raw_decode(text)
-            is_whole = end == len(text)
-        except _NOT_JSON:
-            row, is_whole = None, False
-        if is_whole and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
-            return row
-        # A line without its end is one that the connection cut.
-        if self._bad_row is None and (is_whole or line.endswith(b"\n")):
-            shown = self._call.quoted(line.decode("utf-8", "replace"))
-            self._bad_row = (
-                f"a row of {len(line)} bytes, after {good} good ones, is not JSON "
-                f"with a custom_id: {shown}"
-            )
-        return None
-
-    def _reopen(self, lost: APIError, received: int) -> None:
-        """Open the results again.  Raises IncompleteResultsError if that does not help."""
-        self._response.close()
+    def _reopen(self, lost: APIError) -> None:
         self._call.failures += 1
-        if self._call.failures > self._client.max_retries:
-            raise self._incomplete(lost, received) from lost
-        _pause(_backoff(self._call.failures), lost)
         try:
+            if self._call.failures > self._client.max_retries:
+                raise lost
+            _pause(_backoff(self._call.failures), lost)
             self._response = self._open()
         except APIError as error:
-            raise self._incomplete(error, received) from error
+            raise self._incomplete(error) from error
 
-    def _incomplete(
-        self, error: BaseException, received: int
-    ) -> IncompleteResultsError:
+    def _incomplete(self, error: BaseException) -> IncompleteResultsError:
         cause = str(error) or type(error).__name__
-        expected = self._expected or "?"
+        received, expected = len(self._custom_ids), self._expected
         return IncompleteResultsError(
-            f"Batch {self._batch_id}: {received} of {expected} rows came; then: {cause}",
-            expected=self._expected,
+            f"Batch {self._batch_id}: {received} of {expected or '?'} rows came; "
+            f"then: {cause}",
+            expected=expected,
             received=received,
         )
 
-    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        if self._error:
-            raise self._error
-        # It returns the generator and not itself, because that is faster.
-        return self._objects
+    def __iter__(self) -> Self:
+        return self
 
     def __next__(self) -> MessageBatchIndividualResponse:
-        return next(iter(self))
+        if self._error:
+            raise self._error
+        try:
+            _, row = next(self._rows)
+            return _record(MessageBatchIndividualResponse, row)  # type: ignore[no-any-return]
+        except StopIteration:
+            raise
+        except AnthropicError as error:
+            self._error = error
+            raise
+        except BaseException as error:
+            # After an interrupt, too, what is left must not look like the end.
+            self._error = self._incomplete(error)
+            raise
 
     def close(self) -> None:
         """End the iteration and close the connection."""
-        self._objects.close()
+        self._rows.close()
         self._response.close()
 
     def __enter__(self) -> Self:
@@ -1462,21 +1433,30 @@ class Results:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their newlines, at a cost linear in their length.
+    """Yield lines, each with a newline, at a cost linear in their length.
 
     They end at \\n alone, as those of BytesIO do.  str.splitlines() would split at
     U+2028, too, which is legal inside a JSON string.
     """
-    # The pieces of a line whose end has not come yet.
-    begun: list[bytes] = []
+    line = bytearray()
     for block in blocks:
         for piece in io.BytesIO(block):
-            begun.append(piece)
+            line += piece
             if piece.endswith(b"\n"):
-                yield b"".join(begun)
-                begun.clear()
-    if begun:
-        yield b"".join(begun)
+                yield bytes(line)
+                line.clear()
+    if line:
+        yield bytes(line + b"\n")
+
+
+def _decode_row(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON of a row, None if it is not JSON with a custom_id."""
+    try:
+        row = json.loads(line.decode())
+    except _NOT_JSON:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
+    return row if is_row else None
 
 
 # What decoding a line, and json.loads, raise for bytes that are not JSON.
@@ -1493,9 +1473,8 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
     """
     for number, line in enumerate(_lines(blocks), 1):
         try:
-            text = line.decode().strip()
-            if text:
-                yield json.loads(text)
+            if not line.isspace():
+                yield json.loads(line.decode())
         except _NOT_JSON as error:
             raise APIResponseValidationError(
                 f"line {number} is not JSON: {error}"
@@ -1921,7 +1900,6 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable
 )
@@ -2764,7 +2742,7 @@ def _create_encoded(
 
 def _raw_rows(results: Results) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the rows as lines that end with a newline, and as JSON."""
-    return results._rows(set())
+    return results._rows
 
 
 def _headers(obj: Any) -> Mapping[str, str]:
@@ -4708,7 +4686,7 @@ def _results_command(args: Any) -> int:
 def _write_rows(results: Results, file: Any) -> int:
     """Write rows to a file, and return the exit status."""
     failed = 0
-    for line, fields in results._rows(set()):
+    for line, fields in _raw_rows(results):
         file.write(line.decode())
         row = _from_json(MessageBatchIndividualResponse, fields)
         failed += getattr(row.result, "type", None) != "succeeded"
