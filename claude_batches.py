@@ -709,15 +709,20 @@ class _CreateOptions(_Options, total=False):
     user_profile_id: str | None
 
 
-class _TokenOptions(_CreateOptions, total=False):
-    """What count_tokens takes besides model and messages."""
+class _CountedParams(TypedDict, total=False):
+    """The params of a request that count_tokens takes, too."""
 
-    system: Any
-    tools: Iterable[Any]
-    tool_choice: Any
-    thinking: Any
     cache_control: Any
     output_config: Any
+    system: Any
+    thinking: Any
+    tool_choice: Any
+    tools: Iterable[Any]
+
+
+class _TokenOptions(_CreateOptions, _CountedParams, total=False):
+    """What count_tokens takes besides model and messages."""
+
     speed: Any
     mcp_servers: Iterable[Any]
     context_management: Any
@@ -743,22 +748,16 @@ class _RequiredParams(TypedDict):
     messages: Iterable[Any]
 
 
-class MessageCreateParamsNonStreaming(_RequiredParams, total=False):
+class MessageCreateParamsNonStreaming(_RequiredParams, _CountedParams, total=False):
     """The params of a request: a dict, at run time.  Source: API reference, Messages."""
 
-    cache_control: Any
     container: Any
     diagnostics: Any
     inference_geo: str | None
     metadata: Any
-    output_config: Any
     service_tier: str
     stop_sequences: Iterable[str]
-    system: Any
     temperature: float
-    thinking: Any
-    tool_choice: Any
-    tools: Iterable[Any]
     top_k: int
     top_p: float
 
@@ -801,33 +800,33 @@ class _Object:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that came as JSON: dicts, and times as text."""
-        return json.loads(_Object.to_json(self, indent=None))  # type: ignore[no-any-return]
+        return _Object.model_dump(self, mode="json", exclude_unset=True)
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the fields that came as a text of JSON."""
-        return _Object.model_dump_json(self, indent=indent, exclude_unset=True)
+        return _dump_json(_dump(self, exclude_unset=True), indent)
 
-    def model_dump(self, *, mode: str = "python", **options: bool) -> dict[str, Any]:
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",
+        exclude_none: bool = False,
+        exclude_unset: bool = False,
+    ) -> dict[str, Any]:
         """Return all declared fields and those that came, as in the SDK.
 
         ``mode``: "python" keeps times as datetimes, "json" gives them as text.
-        ``options``: exclude_none and exclude_unset.
         """
+        fields = _dump(self, exclude_none, exclude_unset)
         if mode == "json":
-            text = _Object.model_dump_json(self, **options)
-            return json.loads(text)  # type: ignore[no-any-return]
-        return _dump(self, **options)  # type: ignore[no-any-return]
+            fields = json.loads(_dump_json(fields))
+        return fields  # type: ignore[no-any-return]
 
     def model_dump_json(
-        self,
-        *,
-        indent: int | None = None,
-        exclude_none: bool = False,
-        exclude_unset: bool = False,
+        self, *, indent: int | None = None, exclude_none: bool = False
     ) -> str:
         """Return all declared fields and those that came as a text of JSON."""
-        fields = _dump(self, exclude_none, exclude_unset)
-        return json.dumps(fields, indent=indent, ensure_ascii=False, default=_time_text)
+        return _dump_json(_dump(self, exclude_none), indent)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield names and values, as ``dict(batch)`` needs them."""
@@ -920,6 +919,10 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
 def _fields_of(obj: _Object) -> dict[str, Any]:
     """Return all declared fields of an object, and those that came."""
     return {**dict.fromkeys(getattr(obj, "__dataclass_fields__", ())), **vars(obj)}
+
+
+def _dump_json(fields: Any, indent: int | None = None) -> str:
+    return json.dumps(fields, indent=indent, ensure_ascii=False, default=_time_text)
 
 
 class OpenObject(_Object):
@@ -1257,10 +1260,9 @@ class Page(_Object, Generic[_T]):
 
         The direction stays the one that was asked for.
         """
+        name, cursor = "after_id", self.last_id
         if self._queries[-1].get("before_id"):
             name, cursor = "before_id", self.first_id
-        else:
-            name, cursor = "after_id", self.last_id
         return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
@@ -1449,14 +1451,19 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(line + b"\n")
 
 
+_decoder = json.JSONDecoder()
+
+
 def _decode_row(line: bytes) -> dict[str, Any] | None:
     """Return the JSON of a row, None if it is not JSON with a custom_id."""
     try:
-        row = json.loads(line.decode())
+        text = line.decode().strip()
+        # loads() would search for white space twice.
+        row, end = _decoder.raw_decode(text)
     except _NOT_JSON:
         return None
     is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
-    return row if is_row else None
+    return row if is_row and end == len(text) else None
 
 
 # What decoding a line, and json.loads, raise for bytes that are not JSON.
