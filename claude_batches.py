@@ -787,9 +787,10 @@ class _Object:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> None:
-            # A gateway may leave out what the API always sends.
+            # A declared field is None: a gateway may leave out what the API always sends.
             if name not in getattr(type(self), "__dataclass_fields__", ()):
-                raise AttributeError(f"{type(self).__name__} has no {name!r}")
+                cls = type(self).__name__
+                raise AttributeError(f"{cls!r} object has no attribute {name!r}")
 
     @property
     def _request_id(self) -> str | None:
@@ -1662,7 +1663,7 @@ class OverloadedError(InternalServerError):
     """The API has too many requests at the moment."""
 
 
-_ERRORS_BY_STATUS: dict[int, type[APIStatusError]] = {
+_ERRORS_BY_STATUS = {
     400: BadRequestError,
     401: AuthenticationError,
     402: PaymentRequiredError,
