@@ -1289,7 +1289,7 @@ class Page(_Object, Generic[_T]):
         query = {**self._queries[-1], **info.params}
         if query in self._queries:
             raise APIResponseValidationError("The list goes in circles")
-        page: Page[_T] = self._fetch(query)
+        page = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
 
