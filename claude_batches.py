@@ -48,6 +48,7 @@ API key goes to one place only.  Errors::
 from __future__ import annotations
 
 import contextlib
+import copy
 import email.message
 import email.utils
 import hashlib
@@ -690,39 +691,38 @@ class _TimeoutObject(Protocol):
     def read(self) -> float | None: ...
 
 
-class _Options(TypedDict, total=False):
-    """What every method takes, as a type for checkers."""
+class _WaitOptions(TypedDict, total=False):
+    """What every method takes, as a type for checkers; wait has a timeout of its own."""
 
     betas: Iterable[str] | None
     extra_headers: Headers | None
     extra_query: Mapping[str, Any] | None
+    workspace_id: str | None
+
+
+class _Options(_WaitOptions, total=False):
     extra_body: Mapping[str, Any] | None
     timeout: Timeout
-    workspace_id: str | None
-
-
-class _WaitOptions(TypedDict, total=False):
-    """Those of wait, whose timeout is the whole wait."""
-
-    betas: Iterable[str] | None
-    extra_headers: Headers | None
-    extra_query: Mapping[str, Any] | None
-    workspace_id: str | None
 
 
 class _CreateOptions(_Options, total=False):
     user_profile_id: str | None
 
 
-class _TokenOptions(_CreateOptions, total=False):
-    """What count_tokens takes besides model and messages."""
+class _CountedParams(TypedDict, total=False):
+    """The params of a request that count_tokens takes, too."""
 
-    system: Any
-    tools: Iterable[Any]
-    tool_choice: Any
-    thinking: Any
     cache_control: Any
     output_config: Any
+    system: Any
+    thinking: Any
+    tool_choice: Any
+    tools: Iterable[Any]
+
+
+class _TokenOptions(_CreateOptions, _CountedParams, total=False):
+    """What count_tokens takes besides model and messages."""
+
     speed: Any
     mcp_servers: Iterable[Any]
     context_management: Any
@@ -748,22 +748,16 @@ class _RequiredParams(TypedDict):
     messages: Iterable[Any]
 
 
-class MessageCreateParamsNonStreaming(_RequiredParams, total=False):
+class MessageCreateParamsNonStreaming(_RequiredParams, _CountedParams, total=False):
     """The params of a request: a dict, at run time.  Source: API reference, Messages."""
 
-    cache_control: Any
     container: Any
     diagnostics: Any
     inference_geo: str | None
     metadata: Any
-    output_config: Any
     service_tier: str
     stop_sequences: Iterable[str]
-    system: Any
     temperature: float
-    thinking: Any
-    tool_choice: Any
-    tools: Iterable[Any]
     top_k: int
     top_p: float
 
@@ -773,11 +767,6 @@ class Request(TypedDict):
 
     custom_id: str
     params: MessageCreateParamsNonStreaming
-
-
-# The default of every field.  A gateway may leave out what the API always sends, so that
-# None has to fit any type.
-_NONE: Any = None
 
 
 class _Object:
@@ -792,23 +781,31 @@ class _Object:
     _nested: tuple[tuple[str, Any], ...] = ()
     _headers: Mapping[str, str]
 
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> None:
+            # A declared field is None: a gateway may leave out what the API always sends.
+            if name not in getattr(type(self), "__dataclass_fields__", ()):
+                cls = type(self).__name__
+                raise AttributeError(f"{cls!r} object has no attribute {name!r}")
+
     @property
     def _request_id(self) -> str | None:
         """The request id of the response; None for an object inside one."""
         return getattr(self, "_headers", {}).get("request-id")
 
-    def __post_init__(self) -> None:
-        # An object that a program makes has the fields that it was given.
-        for name in [name for name, value in vars(self).items() if value is None]:
-            delattr(self, name)
+    # A field may hide a method, so that none is called on an instance.
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that came as JSON: dicts, and times as text."""
-        return _dump(self, "json", exclude_unset=True)  # type: ignore[no-any-return]
+        return _Object.model_dump(self, mode="json", exclude_unset=True)
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the fields that came as a text of JSON."""
-        return _dump_json(_Object.to_dict(self), indent)
+        return _dump_json(_dump(self, exclude_unset=True), indent)
 
     def model_dump(
         self,
@@ -821,13 +818,16 @@ class _Object:
 
         ``mode``: "python" keeps times as datetimes, "json" gives them as text.
         """
-        return _dump(self, mode, exclude_none, exclude_unset)  # type: ignore[no-any-return]
+        fields = _dump(self, exclude_none, exclude_unset)
+        if mode == "json":
+            fields = json.loads(_dump_json(fields))
+        return fields  # type: ignore[no-any-return]
 
     def model_dump_json(
         self, *, indent: int | None = None, exclude_none: bool = False
     ) -> str:
         """Return all declared fields and those that came as a text of JSON."""
-        return _dump_json(_dump(self, "json", exclude_none), indent)
+        return _dump_json(_dump(self, exclude_none), indent)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield names and values, as ``dict(batch)`` needs them."""
@@ -851,53 +851,47 @@ def _record(cls: Any, fields: dict[str, Any]) -> Any:
         return obj
 
 
-def _from_json(cls: Any, fields: dict[str, Any]) -> Any:
-    """Return an object of ``cls`` that takes over ``fields``; nothing is copied."""
-    for name, nested in cls._nested:
-        value = fields.get(name)
-        if value is not None:
-            fields[name] = _convert(nested, value)
-    if cls is OpenObject:
-        for name, value in fields.items():
-            if type(value) is dict or type(value) is list:
-                fields[name] = _convert(OpenObject, value)
-    obj = object.__new__(cls)
-    obj.__dict__ = fields
-    return obj
+def _from_json(nested: Any, value: Any) -> Any:
+    """Return a value as ``nested`` says; one that has another form stays as it is.
 
-
-def _convert(nested: Any, value: Any) -> Any:
-    """Return a value as ``nested`` says; one that has another form stays as it is."""
+    An object takes over the dict; nothing is copied.
+    """
+    if type(value) is list:
+        return [_from_json(nested, item) for item in value]
     if nested is datetime:
         return _parse_time(value)
-    if type(value) is dict:
-        if type(nested) is dict:
-            by_type = value.get("type")
-            nested = nested.get(by_type if type(by_type) is str else None, nested[None])
-        return _from_json(nested, value)
-    if type(value) is list:
-        return [_convert(nested, item) for item in value]
-    return value
+    if type(value) is not dict:
+        return value
+    if type(nested) is dict:
+        nested = nested.get(str(value.get("type")), nested[None])
+    fields = nested._nested
+    if nested is OpenObject:
+        fields = [(name, nested) for name in value]
+    for name, inner in fields:
+        field = value.get(name)
+        if field is not None:
+            value[name] = _from_json(inner, field)
+    obj = object.__new__(nested)
+    obj.__dict__ = value
+    return obj
 
 
 # datetime.fromisoformat before 3.11 takes neither Z nor other than 3 or 6 digits of
 # fraction.
 _RFC_3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-]\d\d:\d\d))?"
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(?:[Zz]|([+-]\d\d:\d\d))?"
 )
 
 
 def _parse_time(text: Any) -> Any:
-    """Return an aware datetime, UTC if the text names no zone; what is no time, as it is."""
-    match = _RFC_3339.fullmatch(text) if type(text) is str else None
-    if not match:
-        return text
-    day, clock, fraction, zone = match.groups()
-    fraction = f"{(fraction or '')[:6]:0<6}"
-    try:
-        return datetime.fromisoformat(f"{day}T{clock}.{fraction}{zone or '+00:00'}")
-    except ValueError:
-        return text
+    """Return a datetime in UTC, also if the text names no zone; what is no time, as it is."""
+    match = _RFC_3339.fullmatch(text) if isinstance(text, str) else None
+    if match:
+        day, clock, fraction, zone = match.groups()
+        moment = f"{day}T{clock}{fraction or '.':0<7}{zone or '+00:00'}"
+        with contextlib.suppress(ValueError, OverflowError):
+            return datetime.fromisoformat(moment).astimezone(timezone.utc)
+    return text
 
 
 def _moment(value: Any) -> datetime | None:
@@ -905,34 +899,19 @@ def _moment(value: Any) -> datetime | None:
     return value if isinstance(value, datetime) else None
 
 
-def _as_utc(moment: datetime) -> datetime:
-    """Return a time in UTC; one at the end of datetime's range, as it is."""
-    try:
-        return moment.astimezone(timezone.utc)
-    except OverflowError:
-        return moment
-
-
 def _time_text(moment: date) -> str:
     """Return a time as the API writes it; UTC is Z."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _dump(
-    value: Any, mode: str, exclude_none: bool = False, exclude_unset: bool = False
-) -> Any:
-    """Return a copy in which objects are dicts; methods that a field hides do not matter."""
-    if isinstance(value, date) and mode == "json":
-        return _time_text(value)
+def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -> Any:
+    """Return a copy in which objects are dicts."""
     if isinstance(value, list):
-        return [_dump(item, mode, exclude_none, exclude_unset) for item in value]
-    if isinstance(value, dict):
-        # It is free JSON, whose nulls stay.
-        return {name: _dump(item, mode) for name, item in value.items()}
+        return [_dump(item, exclude_none, exclude_unset) for item in value]
     if not isinstance(value, _Object):
-        return value
+        return copy.deepcopy(value) if isinstance(value, dict) else value
     return {
-        name: _dump(item, mode, exclude_none, exclude_unset)
+        name: _dump(item, exclude_none, exclude_unset)
         for name, item in (vars(value) if exclude_unset else _fields_of(value)).items()
         if item is not None or not exclude_none
     }
@@ -943,9 +922,8 @@ def _fields_of(obj: _Object) -> dict[str, Any]:
     return {**dict.fromkeys(getattr(obj, "__dataclass_fields__", ())), **vars(obj)}
 
 
-def _dump_json(fields: Any, indent: int | None) -> str:
-    separators = (",", ": ") if indent else (",", ":")
-    return json.dumps(fields, indent=indent, separators=separators, ensure_ascii=False)
+def _dump_json(fields: Any, indent: int | None = None) -> str:
+    return json.dumps(fields, indent=indent, ensure_ascii=False, default=_time_text)
 
 
 class OpenObject(_Object):
@@ -954,39 +932,36 @@ class OpenObject(_Object):
     An object inside one is another of these.
     """
 
-    def __init__(self, **fields: Any) -> None:
-        vars(self).update(fields)
-
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
     """How many requests of a batch are where; their sum is the number of requests."""
 
-    processing: int = _NONE
-    succeeded: int = _NONE
-    errored: int = _NONE
-    canceled: int = _NONE
-    expired: int = _NONE
+    processing: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatch(_Object):
     """A batch.  It has results once it is ``ended``."""
 
-    id: str = _NONE
-    type: Literal["message_batch"] = _NONE
-    processing_status: Literal["in_progress", "canceling", "ended"] = _NONE
-    request_counts: MessageBatchRequestCounts = _NONE
-    created_at: datetime = _NONE
-    expires_at: datetime = _NONE
-    ended_at: datetime | None = None
-    cancel_initiated_at: datetime | None = None
-    archived_at: datetime | None = None
-    results_url: str | None = None
+    id: str
+    type: Literal["message_batch"]
+    processing_status: Literal["in_progress", "canceling", "ended"]
+    request_counts: MessageBatchRequestCounts
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    cancel_initiated_at: datetime | None
+    archived_at: datetime | None
+    results_url: str | None
     _nested = (
         ("request_counts", MessageBatchRequestCounts),
         ("created_at", datetime),
@@ -999,44 +974,42 @@ class MessageBatch(_Object):
 
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None if it does not tell."""
-    counts = batch.request_counts
-    if not isinstance(counts, MessageBatchRequestCounts):
-        return None
     # Gateways add numbers of their own, which do not count.
-    values = [getattr(counts, name) for name in counts.__dataclass_fields__]
+    names = MessageBatchRequestCounts.__annotations__
+    values = [getattr(batch.request_counts, name, None) for name in names]
     return sum(value for value in values if isinstance(value, int)) or None
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class DeletedMessageBatch(_Object):
     """The response to a delete."""
 
-    id: str = _NONE
-    type: Literal["message_batch_deleted"] = _NONE
+    id: str
+    type: Literal["message_batch_deleted"]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageTokensCount(_Object):
     """The response of count_tokens."""
 
-    input_tokens: int = _NONE
+    input_tokens: int
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ModelInfo(_Object):
     """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
 
-    id: str = _NONE
-    type: Literal["model"] = _NONE
-    display_name: str = _NONE
-    created_at: datetime = _NONE
-    lifecycle: Literal["active", "deprecated", "retired"] = _NONE
-    deprecated_at: datetime | None = None
-    retires_at: datetime | None = None
-    line: str | None = None
-    max_input_tokens: int | None = None
-    max_tokens: int | None = None
-    capabilities: OpenObject | None = None
+    id: str
+    type: Literal["model"]
+    display_name: str
+    created_at: datetime
+    lifecycle: Literal["active", "deprecated", "retired"]
+    deprecated_at: datetime | None
+    retires_at: datetime | None
+    line: str | None
+    max_input_tokens: int | None
+    max_tokens: int | None
+    capabilities: OpenObject | None
     _nested = (
         ("created_at", datetime),
         ("deprecated_at", datetime),
@@ -1045,43 +1018,43 @@ class ModelInfo(_Object):
     )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class TextBlock(_Object):
     """A text of a message, with its citations if it has any."""
 
-    type: Literal["text"] = _NONE
-    text: str = _NONE
-    citations: list[OpenObject] | None = None
+    type: Literal["text"]
+    text: str
+    citations: list[OpenObject] | None
     _nested = (("citations", OpenObject),)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ThinkingBlock(_Object):
     """What the model thought."""
 
-    type: Literal["thinking"] = _NONE
-    thinking: str = _NONE
-    signature: str = _NONE
+    type: Literal["thinking"]
+    thinking: str
+    signature: str
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class RedactedThinkingBlock(_Object):
     """What the model thought, encrypted."""
 
-    type: Literal["redacted_thinking"] = _NONE
-    data: str = _NONE
+    type: Literal["redacted_thinking"]
+    data: str
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ToolUseBlock(_Object):
     """A call of a tool.  ``input`` is free JSON."""
 
-    type: Literal["tool_use"] = _NONE
-    id: str = _NONE
-    name: str = _NONE
-    input: dict[str, Any] = _NONE
-    caller: OpenObject | None = None
-    toolset_name: str | None = None
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+    caller: OpenObject | None
+    toolset_name: str | None
     _nested = (("caller", OpenObject),)
 
 
@@ -1120,20 +1093,20 @@ _CONTENT_BLOCKS = {
 }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Usage(_Object):
     """The tokens of a message."""
 
-    input_tokens: int = _NONE
-    output_tokens: int = _NONE
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation: OpenObject | None = None
-    server_tool_use: OpenObject | None = None
-    service_tier: str | None = None
-    inference_geo: str | None = None
-    speed: str | None = None
-    output_tokens_details: OpenObject | None = None
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int | None
+    cache_read_input_tokens: int | None
+    cache_creation: OpenObject | None
+    server_tool_use: OpenObject | None
+    service_tier: str | None
+    inference_geo: str | None
+    speed: str | None
+    output_tokens_details: OpenObject | None
     _nested = (
         ("cache_creation", OpenObject),
         ("server_tool_use", OpenObject),
@@ -1141,31 +1114,34 @@ class Usage(_Object):
     )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Container(_Object):
     """The container in which code was executed."""
 
-    id: str = _NONE
-    expires_at: datetime = _NONE
-    skills: list[OpenObject] | None = None
-    _nested = (("expires_at", datetime), ("skills", OpenObject))
+    id: str
+    expires_at: datetime
+    skills: list[OpenObject] | None
+    _nested = (
+        ("expires_at", datetime),
+        ("skills", OpenObject),
+    )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class Message(_Object):
     """The model's response to one request."""
 
-    id: str = _NONE
-    type: Literal["message"] = _NONE
-    role: Literal["assistant"] = _NONE
-    model: str = _NONE
-    content: list[ContentBlock] = _NONE
-    stop_reason: str | None = None
-    stop_sequence: str | None = None
-    stop_details: OpenObject | None = None
-    container: Container | None = None
-    diagnostics: OpenObject | None = None
-    usage: Usage = _NONE
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[ContentBlock]
+    stop_reason: str | None
+    stop_sequence: str | None
+    stop_details: OpenObject | None
+    container: Container | None
+    diagnostics: OpenObject | None
+    usage: Usage
     _nested = (
         ("content", _CONTENT_BLOCKS),
         ("usage", Usage),
@@ -1175,56 +1151,56 @@ class Message(_Object):
     )
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ErrorObject(_Object):
     """The API's error.  Source: API reference, Errors."""
 
-    type: str = _NONE
-    message: str = _NONE
-    details: OpenObject | None = None
+    type: str
+    message: str
+    details: OpenObject | None
     _nested = (("details", OpenObject),)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class ErrorResponse(_Object):
     """The error of an errored row: ``error.error`` has type, message and details."""
 
-    type: Literal["error"] = _NONE
-    error: ErrorObject = _NONE
-    request_id: str | None = None
+    type: Literal["error"]
+    error: ErrorObject
+    request_id: str | None
     _nested = (("error", ErrorObject),)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchSucceededResult(_Object):
     """The request succeeded; only then it is billed."""
 
-    type: Literal["succeeded"] = _NONE
-    message: Message = _NONE
+    type: Literal["succeeded"]
+    message: Message
     _nested = (("message", Message),)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchErroredResult(_Object):
     """The request failed."""
 
-    type: Literal["errored"] = _NONE
-    error: ErrorResponse = _NONE
+    type: Literal["errored"]
+    error: ErrorResponse
     _nested = (("error", ErrorResponse),)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchCanceledResult(_Object):
     """The batch was canceled before the request was processed."""
 
-    type: Literal["canceled"] = _NONE
+    type: Literal["canceled"]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchExpiredResult(_Object):
     """The batch expired before the request was processed."""
 
-    type: Literal["expired"] = _NONE
+    type: Literal["expired"]
 
 
 MessageBatchResult = Union[
@@ -1242,12 +1218,12 @@ _RESULTS = {
 }
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(init=False, eq=False, repr=False)
 class MessageBatchIndividualResponse(_Object):
     """A row of results.  Rows come in any order: ``custom_id`` names the request."""
 
-    custom_id: str = _NONE
-    result: MessageBatchResult = _NONE
+    custom_id: str
+    result: MessageBatchResult
     _nested = (("result", _RESULTS),)
 
 
@@ -1285,10 +1261,9 @@ class Page(_Object, Generic[_T]):
 
         The direction stays the one that was asked for.
         """
+        name, cursor = "after_id", self.last_id
         if self._queries[-1].get("before_id"):
             name, cursor = "before_id", self.first_id
-        else:
-            name, cursor = "after_id", self.last_id
         return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
@@ -1314,7 +1289,7 @@ class Page(_Object, Generic[_T]):
         query = {**self._queries[-1], **info.params}
         if query in self._queries:
             raise APIResponseValidationError("The list goes in circles")
-        page: Page[_T] = self._fetch(query)
+        page = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
 
@@ -1342,18 +1317,17 @@ class Results:
     whole.
     """
 
-    # How the iteration ended.
+    # What the next attempt to go on raises.
     _error: AnthropicError | None = None
-    # The first row that could not be read.
-    _bad_row: str | None = None
 
     def __init__(self, client: Anthropic, call: _Call, batch: MessageBatch) -> None:
         self._client = client
         self._call = call
         self._batch_id = call.masked(batch.id)
         self._expected = _size(batch)
+        self._custom_ids: set[str] = set()
         self._response = self._open()
-        self._objects = self._responses()
+        self._rows = self._all_rows()
 
     def _open(self) -> Any:
         """Send the request.  For 30 seconds a 404 is not final.
@@ -1366,121 +1340,92 @@ class Results:
             lambda: self._client._send(self._call, lambda response: response, final)
         )
 
-    def _responses(self) -> Generator[MessageBatchIndividualResponse, None, None]:
-        seen: set[str] = set()
-        try:
-            for _, row in self._rows(seen):
-                yield _record(MessageBatchIndividualResponse, row)
-        except GeneratorExit:
-            # close() ends the generator so.
-            raise
-        except BaseException as error:
-            # After an interrupt, too, what is left must not look like the end.
-            if isinstance(error, AnthropicError):
-                self._error = error
-            else:
-                self._error = self._incomplete(error, len(seen))
-            raise
+    def _all_rows(self) -> Generator[tuple[bytes, dict[str, Any]], None, None]:
+        """Yield the line, with its newline, and the JSON of each row once.
 
-    def _rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield line, with its newline, and JSON of each row whose custom_id is not in
-        ``seen``, and add it there.
+        Raises IncompleteResultsError if opening the results again does not help.
         """
-        try:
-            while True:
-                try:
-                    yield from self._new_rows(seen)
-                    return
-                except APIConnectionError as error:
-                    self._reopen(error, len(seen))
-        finally:
-            self._response.close()
+        while True:
+            try:
+                with contextlib.closing(self._response):
+                    yield from self._new_rows()
+                return
+            except APIConnectionError as error:
+                self._reopen(error)
 
-    def _new_rows(self, seen: set[str]) -> Iterator[tuple[bytes, dict[str, Any]]]:
-        """Yield the new rows of one response.
+    def _new_rows(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        """Yield the rows of one response that no response before it had.
 
         Raises APIConnectionError if it ends before the last row.
         """
-        self._bad_row = None
-        here = 0
+        count, bad_row = 0, ""
         for line in _lines(self._call.blocks(self._response)):
-            row = self._decode(line, here)
-            here += row is not None
-            if row and row["custom_id"] not in seen:
-                seen.add(row["custom_id"])
-                self._call.failures = 0
-                yield line if line.endswith(b"\n") else line + b"\n", row
-        expected = self._expected
-        if expected and len(seen) > expected:
+            row = _decode_row(line)
+            if row:
+                count += 1
+                if row["custom_id"] not in self._custom_ids:
+                    self._custom_ids.add(row["custom_id"])
+                    self._call.failures = 0
+                    yield line, row
+            elif not bad_row and not line.isspace():
+                shown = self._call.quoted(line.decode("utf-8", "replace"))
+                bad_row = (
+                    f"a row of {len(line)} bytes, after {count} good ones, is not JSON "
+                    f"with a custom_id: {shown}"
+                )
+        received, expected = len(self._custom_ids), self._expected
+        if expected and received > expected:
             raise APIResponseValidationError(
-                f"Batch {self._batch_id}: {len(seen)} rows for {expected} requests"
+                f"Batch {self._batch_id}: {received} rows for {expected} requests"
             )
-        if expected:
-            is_whole = len(seen) == expected
-        else:
-            # A batch that tells no counts has a row at least, and all of them each time.
-            is_whole = 0 < len(seen) == here and not self._bad_row
-        if not is_whole:
-            reason = self._bad_row or "the results ended early"
+        # A batch that tells no counts has a row at least, and all of them each time.
+        is_whole = 0 < received == (expected or count)
+        if not is_whole or (bad_row and not expected):
+            reason = bad_row or "the results ended early"
             raise APIConnectionError(f"{reason} ({self._call})")
 
-    def _decode(self, line: bytes, good: int) -> dict[str, Any] | None:
-        """Return the JSON of a row; None for a blank line, or one that cannot be read."""
-        try:
-            text = line.decode().strip()
-            if not text:
-                return None
-            # decode() would search for white space twice.
-            row, end = _decoder.raw_decode(text)
-            is_whole = end == len(text)
-        except _NOT_JSON:
-            row, is_whole = None, False
-        if is_whole and isinstance(row, dict) and isinstance(row.get("custom_id"), str):
-            return row
-        # A line without its end is one that the connection cut.
-        if self._bad_row is None and (is_whole or line.endswith(b"\n")):
-            shown = self._call.quoted(line.decode("utf-8", "replace"))
-            self._bad_row = (
-                f"a row of {len(line)} bytes, after {good} good ones, is not JSON "
-                f"with a custom_id: {shown}"
-            )
-        return None
-
-    def _reopen(self, lost: APIError, received: int) -> None:
-        """Open the results again.  Raises IncompleteResultsError if that does not help."""
-        self._response.close()
+    def _reopen(self, lost: APIError) -> None:
         self._call.failures += 1
-        if self._call.failures > self._client.max_retries:
-            raise self._incomplete(lost, received) from lost
-        _pause(_backoff(self._call.failures), lost)
         try:
+            if self._call.failures > self._client.max_retries:
+                raise lost
+            _pause(_backoff(self._call.failures), lost)
             self._response = self._open()
         except APIError as error:
-            raise self._incomplete(error, received) from error
+            raise self._incomplete(error) from error
 
-    def _incomplete(
-        self, error: BaseException, received: int
-    ) -> IncompleteResultsError:
+    def _incomplete(self, error: BaseException) -> IncompleteResultsError:
         cause = str(error) or type(error).__name__
-        expected = self._expected or "?"
+        received, expected = len(self._custom_ids), self._expected
         return IncompleteResultsError(
-            f"Batch {self._batch_id}: {received} of {expected} rows came; then: {cause}",
-            expected=self._expected,
+            f"Batch {self._batch_id}: {received} of {expected or '?'} rows came; "
+            f"then: {cause}",
+            expected=expected,
             received=received,
         )
 
-    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
-        if self._error:
-            raise self._error
-        # It returns the generator and not itself, because that is faster.
-        return self._objects
+    def __iter__(self) -> Self:
+        return self
 
     def __next__(self) -> MessageBatchIndividualResponse:
-        return next(iter(self))
+        if self._error:
+            raise self._error
+        try:
+            _, row = next(self._rows)
+            return _record(MessageBatchIndividualResponse, row)  # type: ignore[no-any-return]
+        except StopIteration:
+            raise
+        except AnthropicError as error:
+            self._error = error
+            raise
+        except BaseException as error:
+            # After an interrupt, too, what is left must not look like the end.
+            self._error = self._incomplete(error)
+            raise
 
     def close(self) -> None:
         """End the iteration and close the connection."""
-        self._objects.close()
+        self._rows.close()
         self._response.close()
 
     def __enter__(self) -> Self:
@@ -1491,21 +1436,35 @@ class Results:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines with their newlines, at a cost linear in their length.
+    """Yield lines, each with a newline, at a cost linear in their length.
 
     They end at \\n alone, as those of BytesIO do.  str.splitlines() would split at
     U+2028, too, which is legal inside a JSON string.
     """
-    # The pieces of a line whose end has not come yet.
-    begun: list[bytes] = []
+    line = bytearray()
     for block in blocks:
         for piece in io.BytesIO(block):
-            begun.append(piece)
+            line += piece
             if piece.endswith(b"\n"):
-                yield b"".join(begun)
-                begun.clear()
-    if begun:
-        yield b"".join(begun)
+                yield bytes(line)
+                line.clear()
+    if line:
+        yield bytes(line + b"\n")
+
+
+_decoder = json.JSONDecoder()
+
+
+def _decode_row(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON of a row, None if it is not JSON with a custom_id."""
+    try:
+        text = line.decode().strip()
+        # loads() would search for white space twice.
+        row, end = _decoder.raw_decode(text)
+    except _NOT_JSON:
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("custom_id"), str)
+    return row if is_row and end == len(text) else None
 
 
 # What decoding a line, and json.loads, raise for bytes that are not JSON.
@@ -1522,9 +1481,8 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
     """
     for number, line in enumerate(_lines(blocks), 1):
         try:
-            text = line.decode().strip()
-            if text:
-                yield json.loads(text)
+            if not line.isspace():
+                yield json.loads(line.decode())
         except _NOT_JSON as error:
             raise APIResponseValidationError(
                 f"line {number} is not JSON: {error}"
@@ -1639,7 +1597,6 @@ class APIStatusError(APIError):
     api_message: str | None = None
     details: Any = None
     error_code: str | None = None
-    _by_status: ClassVar[dict[int, type[APIStatusError]]] = {}
 
     @property
     def response(self) -> SimpleNamespace:
@@ -1649,67 +1606,82 @@ class APIStatusError(APIError):
             headers[name] = value
         return SimpleNamespace(status_code=self.status_code, headers=headers)
 
-    def __init_subclass__(cls, status: int | None = None) -> None:
-        # A class of the caller's own has no status.
-        if status:
-            cls.status_code = status
-            cls._by_status[status] = cls
 
-
-class BadRequestError(APIStatusError, status=400):
+class BadRequestError(APIStatusError):
     """The request breaks a rule."""
 
 
-class AuthenticationError(APIStatusError, status=401):
+class AuthenticationError(APIStatusError):
     """The key is missing or wrong."""
 
 
-class PaymentRequiredError(APIStatusError, status=402):
+class PaymentRequiredError(APIStatusError):
     """A problem with billing or payment."""
 
 
-class PermissionDeniedError(APIStatusError, status=403):
+class PermissionDeniedError(APIStatusError):
     """The key may not do this."""
 
 
-class NotFoundError(APIStatusError, status=404):
+class NotFoundError(APIStatusError):
     """No such batch, model or path, or not yet."""
 
 
-class RequestTimeoutError(APIStatusError, status=408):
+class RequestTimeoutError(APIStatusError):
     """The server gave up waiting for the request."""
 
 
-class ConflictError(APIStatusError, status=409):
+class ConflictError(APIStatusError):
     """Another request is changing the same object."""
 
 
-class ContentTooLargeError(APIStatusError, status=413):
+class ContentTooLargeError(APIStatusError):
     """The body is too large."""
 
 
-class UnprocessableEntityError(APIStatusError, status=422):
+class UnprocessableEntityError(APIStatusError):
     """The request is well formed, but cannot be processed."""
 
 
-class RateLimitError(APIStatusError, status=429):
+class RateLimitError(APIStatusError):
     """Too many calls, a full queue, or a spend limit."""
 
 
-class InternalServerError(APIStatusError, status=500):
+class InternalServerError(APIStatusError):
     """The server failed: 500 and above."""
 
 
-class ServiceUnavailableError(InternalServerError, status=503):
+class ServiceUnavailableError(InternalServerError):
     """The API is not available at the moment."""
 
 
-class GatewayTimeoutError(InternalServerError, status=504):
+class GatewayTimeoutError(InternalServerError):
     """A server behind the gateway took too long."""
 
 
-class OverloadedError(InternalServerError, status=529):
+class OverloadedError(InternalServerError):
     """The API has too many requests at the moment."""
+
+
+_ERRORS_BY_STATUS = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    402: PaymentRequiredError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: RequestTimeoutError,
+    409: ConflictError,
+    413: ContentTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+    500: InternalServerError,
+    503: ServiceUnavailableError,
+    504: GatewayTimeoutError,
+    529: OverloadedError,
+}
+# One that a program makes has the status of its class.
+for _status, _class in _ERRORS_BY_STATUS.items():
+    _class.status_code = _status
 
 
 # ---- Requests ------------------------------------------------------------------------
@@ -1922,7 +1894,7 @@ def _jsonable(value: Any) -> Any:
     Raises TypeError if it sends none.
     """
     if isinstance(value, _Object):
-        return _dump(value, "json", exclude_unset=True)
+        return _Object.to_dict(value)
     # A datetime is a date, too.
     if isinstance(value, date):
         return value.isoformat()
@@ -1936,7 +1908,6 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_decoder = json.JSONDecoder()
 _encoder = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable
 )
@@ -2389,7 +2360,7 @@ class _Call:
             error.get("type"), str
         )
         default = InternalServerError if status >= 500 else APIStatusError
-        return APIStatusError._by_status.get(status, default)(
+        return _ERRORS_BY_STATUS.get(status, default)(
             f"Error code: {status} - {message} ({self})",
             status_code=status,
             headers=headers,
@@ -2779,7 +2750,7 @@ def _create_encoded(
 
 def _raw_rows(results: Results) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Yield the rows as lines that end with a newline, and as JSON."""
-    return results._rows(set())
+    return results._rows
 
 
 def _headers(obj: Any) -> Mapping[str, str]:
@@ -4753,7 +4724,7 @@ def _list_command(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
         moment = _moment(batch.created_at)
-        created = moment and f"{_as_utc(moment):%Y-%m-%d %H:%M:%SZ}"
+        created = moment and f"{moment:%Y-%m-%d %H:%M:%SZ}"
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
@@ -4797,7 +4768,7 @@ def _results_command(args: Any) -> int:
 def _write_rows(results: Results, file: Any) -> int:
     """Write rows to a file, and return the exit status."""
     failed = 0
-    for line, fields in results._rows(set()):
+    for line, fields in _raw_rows(results):
         file.write(line.decode())
         row = _from_json(MessageBatchIndividualResponse, fields)
         failed += getattr(row.result, "type", None) != "succeeded"

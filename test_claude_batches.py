@@ -3409,6 +3409,9 @@ def test_the_results_of_a_batch_without_counts_end_where_the_response_ends(
     cuts = part(LINES, ROW_ENDS[3]), part(LINES, ROW_ENDS[3], "length")
     server = serve_results(serve, *cuts, WHOLE, request_counts=counts)
     assert download(client_of(server)) == (ROW_IDS, None)
+    # A torn row is a row that is missing.
+    torn = LINES[:-20], LINES
+    assert download_through(*torn, request_counts=counts) == (ROW_IDS, None)
     # It has one request at least.
     custom_ids, error = download_through(b"", b"", b"", request_counts=counts)
     assert (custom_ids, type(error)) == ([], IncompleteResultsError)
