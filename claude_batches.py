@@ -923,7 +923,14 @@ def _fields_of(obj: _Object) -> dict[str, Any]:
 
 
 def _dump_json(fields: Any, indent: int | None = None) -> str:
-    return json.dumps(fields, indent=indent, ensure_ascii=False, default=_time_text)
+    separators = (",", ": ") if indent else (",", ":")
+    return json.dumps(
+        fields,
+        indent=indent,
+        separators=separators,
+        ensure_ascii=False,
+        default=_time_text,
+    )
 
 
 class OpenObject(_Object):
