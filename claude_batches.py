@@ -2220,16 +2220,16 @@ class _Call:
             # An attempt that finds no connection does not even begin the body.
             self.body.is_sent = False
         self.opener = opener
-        response = self._guarded(opener.open, self._request(), timeout=self._left())
+        response = self._guarded(self._send, opener)
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
             return response
         raise self._status_error(status, response)
 
-    def _guarded(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _guarded(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what a function returns.  Raises APIConnectionError if it fails."""
         try:
-            return function(*args, **kwargs)
+            return function(*args)
         except urllib.error.HTTPError as response:
             # This file's own opener raises none, but one of the caller's may.
             return response
@@ -2239,14 +2239,14 @@ class _Call:
         # context; and from a list, because a local variable would keep it alive.
         raise failed.pop()
 
-    def _request(self) -> urllib.request.Request:
+    def _send(self, opener: Any) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
         for name, value in headers.items():
             if value is not None:
                 # An opener of the caller's must not take the key along on a redirect.
                 request.add_unredirected_header(name, str(value))
-        return request
+        return opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the JSON object and the headers of a response, and close it.
@@ -2258,13 +2258,13 @@ class _Call:
             for block in self.blocks(response):
                 raw += block
                 if len(raw) > MAX_RESPONSE_BYTES:
-                    message = (
-                        f"The response is longer than {MAX_RESPONSE_BYTES:,} bytes"
+                    raise APIConnectionError(
+                        f"More than {MAX_RESPONSE_BYTES:,} bytes in a response ({self})"
                     )
-                    raise APIConnectionError(f"{message} ({self})")
-        fields = None
-        with contextlib.suppress(*_NOT_JSON):
+        try:
             fields = json.loads(raw)
+        except _NOT_JSON:
+            fields = None
         if not isinstance(fields, dict):
             raise APIConnectionError(
                 f"The response is not a JSON object, but {len(raw)} bytes of something "
@@ -2294,7 +2294,7 @@ class _Call:
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
         # Only this file's own responses have a reader.
-        if self.left is not None and isinstance(response, _Response):
+        if isinstance(response, _Response):
             response.reader.left = self._left
         read = getattr(response, "read1", response.read)
         while True:
@@ -2321,11 +2321,11 @@ class _Call:
     def masked(self, text: Any) -> str:
         """Return a text of the server's without the key, which it may repeat."""
         text = str(text)
-        secrets = [self.headers.get(name) or "" for name in _SECRET_HEADERS]
-        for secret in " ".join(secrets).split():
-            # "Bearer", "sandbox" and other short words are no secrets.
-            if len(secret) > 7:
-                text = text.replace(secret, "***")
+        for name in _SECRET_HEADERS:
+            for secret in (self.headers.get(name) or "").split():
+                # "Bearer", "sandbox" and other short words are no secrets.
+                if len(secret) > 7:
+                    text = text.replace(secret, "***")
         return text  # type: ignore[no-any-return]
 
     def quoted(self, response: Any) -> str:
@@ -2337,18 +2337,15 @@ class _Call:
     def _connection_error(self, error: Exception) -> APIConnectionError:
         """Return the APIConnectionError for a failure of the connection."""
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        message = f"Connection error: {self.masked(reason) or type(reason).__name__}"
+        is_transient = True
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            message += f"; {_certificate_advice(reason.verify_code)}"
+            is_transient = False
         # From Python 3.10 on these two are the same class.
-        if isinstance(reason, (socket.timeout, TimeoutError)):
-            found: APIConnectionError = APITimeoutError(f"Request timed out ({self})")
-        else:
-            message = self.masked(reason) or type(reason).__name__
-            is_transient = True
-            if isinstance(reason, ssl.SSLCertVerificationError):
-                message += f"; {_certificate_advice(reason.verify_code)}"
-                is_transient = False
-            found = APIConnectionError(
-                f"Connection error: {message} ({self})", _is_transient=is_transient
-            )
+        is_timeout = isinstance(reason, (socket.timeout, TimeoutError))
+        cls = APITimeoutError if is_timeout else APIConnectionError
+        found = cls(f"{message} ({self})", _is_transient=is_transient)
         # An exception of http.client alone may quote what came in place of a status line
         # or of the size of a chunk, and so hold the key.
         if isinstance(reason, OSError) and not reason.__context__:
@@ -2365,9 +2362,9 @@ class _Call:
         api_message = _dig(body, "error", "message")
         request_id = headers.get("request-id") or _dig(body, "request_id")
         if 300 <= status < 400:
-            target = headers.get("location", "nowhere")
             message = (
-                f"a redirect to {target}, not followed: the key stays with base_url"
+                f"a redirect to {headers.get('location', 'nowhere')}, not followed: "
+                "the key stays with base_url"
             )
         elif error_type:
             message = f"{error_type}: {api_message}"
@@ -2404,11 +2401,12 @@ class _Call:
                 if len(raw) > BLOCK:
                     break
         text = raw.decode("utf-8", "replace").strip()
-        with contextlib.suppress(*_NOT_JSON):
+        try:
             # JSON is encoded anew before it is masked, because escapes would hide the key.
             text = json.dumps(json.loads(text), ensure_ascii=False)
             return json.loads(self.masked(text))
-        return self.masked(text)
+        except _NOT_JSON:
+            return self.masked(text)
 
 
 def _dig(value: Any, *names: str) -> Any:
@@ -2458,8 +2456,7 @@ def _backoff(failures: int) -> float:
 
     They are 0.5, doubled up to 8, less up to a quarter.
     """
-    longest: float = min(2**failures, 32) / 4
-    return longest * (1 - 0.25 * random.random())
+    return random.uniform(0.75, 1) * min(2**failures, 32) / 4
 
 
 def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
@@ -2524,24 +2521,19 @@ def _countdown(seconds: float) -> Callable[[], float]:
 
 
 class _Reader:
-    """The raw bytes of a connection.
-
-    If ``left`` is set, no read takes longer than the seconds that it returns.
-    """
-
-    left: Callable[[], float | None] | None = None
+    """The raw bytes of a connection; no read takes longer than ``left`` tells."""
 
     def __init__(self, raw: Any, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
+        self.left = sock.gettimeout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what has come.  Raises socket.timeout if no time is left."""
-        if self.left is not None:
-            self._sock.settimeout(self.left())
+        self._sock.settimeout(self.left())
         return self._raw.readinto(buffer)  # type: ignore[no-any-return]
 
 
@@ -2616,9 +2608,6 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 
 def _certificate_advice(verify_code: int) -> str:
     """Return what to do about a certificate that failed, by the code of OpenSSL."""
-    named = os.environ.get("SSL_CERT_FILE")
-    if named and not os.path.isfile(named):
-        return f"SSL_CERT_FILE names no file: {named}"
     # Hostname and IP address mismatch.
     if verify_code in (62, 64):
         return "it is the certificate of another host: check base_url"
@@ -2628,18 +2617,17 @@ def _certificate_advice(verify_code: int) -> str:
             "Python 3.13 and newer verify strictly: have the CA's certificate corrected, "
             "or pass an ssl_context without ssl.VERIFY_X509_STRICT"
         )
-    paths = ssl.get_default_verify_paths()
-    if sys.platform != "win32" and not (paths.cafile or paths.capath):
-        return (
-            "this Python finds no CA certificates: install the package ca-certificates; "
-            "on macOS, run Install Certificates.command, which is in Python's folder"
-        )
-    return "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
+    return (
+        "to trust a company's own CA, set SSL_CERT_FILE (it is "
+        f"{os.environ.get('SSL_CERT_FILE')}) or pass ssl_context; if there are no CA "
+        "certificates at all, install the package ca-certificates, or on macOS run "
+        "Install Certificates.command, which is in the folder of this Python"
+    )
 
 
 _LOOPBACK = r"localhost|::1|127(\.\d+){1,3}"
 # Scheme, user and password, host and port of a proxy.
-_PROXY = r"(?:([\w+.-]+)://)?(?:(.*)@)?((?:\[[^]]+\]|[^/@:\s]+)(?::\d+)?)/?"
+_PROXY = r"(?s)^(?:([\w+.-]+)://)?(?:(.*)@)?(.*?)/?$"
 
 
 class _Transport(urllib.request.AbstractHTTPHandler):
@@ -2686,9 +2674,8 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         proxy = proxies.get(self._base.scheme) or proxies.get("all")
         if not proxy:
             return None
-        match = re.fullmatch(_PROXY, proxy)
-        # What does not match is not shown, because it may hold a password.
-        scheme, user, host = match.groups("") if match else ("***", "", "***")
+        # Whatever comes before the last "@" may be a password.
+        scheme, user, host = re.findall(_PROXY, proxy)[0]
         scheme = scheme.lower() or "http"
         self.proxy = f"{scheme}://{host}"
         if scheme not in ("http", "https"):
