@@ -282,7 +282,8 @@ class Anthropic:
         headers = {**_own_headers(method, body), **headers}
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
-        return _Call(method, _with_query(url, params), headers, body, timeout, left)
+        url = _with_query(url, params)
+        return _Call(self._opener, method, url, headers, body, timeout, left)
 
     def _merge_headers(self, *layers: Headers | None) -> dict[str, str | None]:
         """Return the headers of all layers, the later ones winning; None leaves one out.
@@ -320,7 +321,7 @@ class Anthropic:
         """
         while True:
             try:
-                return read(call.open(self._opener))
+                return read(call.open())
             except APIError as error:
                 call.failures += 1
                 is_last = call.failures > self.max_retries or isinstance(error, final)
@@ -2191,6 +2192,7 @@ _TRANSPORT_ERRORS = (
 class _Call:
     """One request, ready to be sent as often as it takes."""
 
+    opener: Any
     method: str
     url: str
     headers: dict[str, str | None]
@@ -2200,8 +2202,6 @@ class _Call:
     left: Callable[[], float] | None = None
     # The number of failures in a row.
     failures: int = 0
-    # What it was sent through last.
-    opener: Any = None
 
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
@@ -2211,7 +2211,7 @@ class _Call:
             text += f", through the proxy {proxy}"
         return self.masked(text)
 
-    def open(self, opener: Any) -> Any:
+    def open(self) -> Any:
         """Send the request once and return its response, the body not read yet.
 
         Raises APIError unless the status is 2xx.
@@ -2219,8 +2219,7 @@ class _Call:
         if isinstance(self.body, _Body):
             # An attempt that finds no connection does not even begin the body.
             self.body.is_sent = False
-        self.opener = opener
-        response = self._guarded(self._send, opener)
+        response = self._guarded(self._send)
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
             return response
@@ -2239,14 +2238,14 @@ class _Call:
         # context; and from a list, because a local variable would keep it alive.
         raise failed.pop()
 
-    def _send(self, opener: Any) -> Any:
+    def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
         for name, value in headers.items():
             if value is not None:
                 # An opener of the caller's must not take the key along on a redirect.
                 request.add_unredirected_header(name, str(value))
-        return opener.open(request, timeout=self._left())
+        return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the JSON object and the headers of a response, and close it.
@@ -2270,7 +2269,7 @@ class _Call:
                 f"The response is not a JSON object, but {len(raw)} bytes of something "
                 f"else ({self})"
             )
-        return fields, _headers_of(response)
+        return fields, self._headers_of(response)
 
     def blocks(self, response: Any) -> Iterator[bytes]:
         """Yield the body in large blocks, gzip undone.
@@ -2279,13 +2278,14 @@ class _Call:
         cut at the end of a line (python/cpython#115997).
         Raises APIConnectionError if the body is torn, APITimeoutError if no time is left.
         """
-        encoding = _headers_of(response).get("content-encoding", "").strip()
+        encoding = self._headers_of(response).get("content-encoding", "").strip()
         blocks = self._raw_blocks(response)
         if encoding.lower() in ("gzip", "x-gzip"):
             blocks = _gunzip(blocks)
         elif encoding.lower() not in ("", "identity"):
-            message = f"The response is encoded with {self.masked(encoding)}"
-            raise APIConnectionError(f"{message}, which nobody asked for ({self})")
+            raise APIConnectionError(
+                f"The response is encoded with {encoding}, which nobody asked for ({self})"
+            )
         while True:
             block = self._guarded(next, blocks, None)
             if block is None:
@@ -2317,6 +2317,10 @@ class _Call:
         if seconds <= 0:
             raise socket.timeout
         return min(seconds, self.timeout or seconds)
+
+    def _headers_of(self, response: Any) -> dict[str, str]:
+        headers = response.headers.items()
+        return {name.lower(): self.masked(value) for name, value in headers}
 
     def masked(self, text: Any) -> str:
         """Return a text of the server's without the key, which it may repeat."""
@@ -2354,9 +2358,7 @@ class _Call:
 
     def _status_error(self, status: int, response: Any) -> APIStatusError:
         """Return the error for a response whose status is not 2xx, and close it."""
-        headers = {
-            name: self.masked(value) for name, value in _headers_of(response).items()
-        }
+        headers = self._headers_of(response)
         body = self._error_body(response)
         error_type = _dig(body, "error", "type")
         api_message = _dig(body, "error", "message")
@@ -2400,7 +2402,7 @@ class _Call:
                 raw += block
                 if len(raw) > BLOCK:
                     break
-        text = raw.decode("utf-8", "replace").strip()
+        text = raw.decode("utf-8", "replace")
         try:
             # JSON is encoded anew before it is masked, because escapes would hide the key.
             text = json.dumps(json.loads(text), ensure_ascii=False)
@@ -2414,10 +2416,6 @@ def _dig(value: Any, *names: str) -> Any:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
-
-
-def _headers_of(response: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _http_date(text: str | None) -> datetime | None:
@@ -2456,7 +2454,7 @@ def _backoff(failures: int) -> float:
 
     They are 0.5, doubled up to 8, less up to a quarter.
     """
-    return random.uniform(0.75, 1) * min(2**failures, 32) / 4
+    return random.uniform(0.75, 1) * min(1 << failures, 32) / 4
 
 
 def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
