@@ -2322,15 +2322,15 @@ class _Call:
         headers = response.headers.items()
         return {name.lower(): self.masked(value) for name, value in headers}
 
-    def masked(self, text: Any) -> str:
+    def masked(self, value: Any) -> str:
         """Return a text of the server's without the key, which it may repeat."""
-        text = str(text)
+        text = str(value)
         for name in _SECRET_HEADERS:
             for secret in (self.headers.get(name) or "").split():
                 # "Bearer", "sandbox" and other short words are no secrets.
                 if len(secret) > 7:
                     text = text.replace(secret, "***")
-        return text  # type: ignore[no-any-return]
+        return text
 
     def quoted(self, response: Any) -> str:
         """Return the start of a response, or of a part of it, as a message shows it."""
@@ -2374,7 +2374,6 @@ class _Call:
             message = self.quoted(body)
         if request_id:
             message += f" (request id {request_id})"
-        is_error = _dig(body, "type") == "error"
         default = InternalServerError if status >= 500 else APIStatusError
         return APIStatusError._by_status.get(status, default)(
             f"Error code: {status} - {message} ({self})",
@@ -2387,7 +2386,7 @@ class _Call:
             details=_dig(body, "error", "details"),
             error_code=_dig(body, "error", "details", "error_code"),
             _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=is_error and isinstance(error_type, str),
+            _is_api_form=_dig(body, "type") == "error" and isinstance(error_type, str),
         )
 
     def _error_body(self, response: Any) -> Any:
@@ -2419,12 +2418,10 @@ def _dig(value: Any, *names: str) -> Any:
 
 
 def _http_date(text: str | None) -> datetime | None:
-    """Return the time in UTC; None for what is no date."""
+    """Return the time of a date, which HTTP writes in GMT; None for another text."""
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
-        if not moment.tzinfo:
-            moment = moment.replace(tzinfo=timezone.utc)
-        return moment.astimezone(timezone.utc)
+        return moment.replace(tzinfo=timezone.utc)
     except _NOT_A_DATE:
         return None
 
@@ -2438,10 +2435,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
     They come as milliseconds, seconds or a date.
     """
-    seconds = 0.0
     moment = _http_date(headers.get("retry-after"))
-    if moment:
-        seconds = moment.timestamp() - time.time()
+    seconds = moment.timestamp() - time.time() if moment else 0.0
     for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
         with contextlib.suppress(KeyError, ValueError):
             seconds = float(headers[name]) / unit
@@ -2496,9 +2491,9 @@ def _pause(seconds: float, error: APIError) -> None:
     # Importing logging takes a while, and most runs need no retry.
     import logging
 
-    logger = logging.getLogger("claude_batches")
-    extra = {"seconds": seconds}
-    logger.debug("retry in %.1f s, because of: %s", seconds, error, extra=extra)
+    logging.getLogger("claude_batches").debug(
+        "retry in %.1f s, because of: %s", seconds, error, extra={"seconds": seconds}
+    )
     time.sleep(seconds)
 
 
@@ -2568,7 +2563,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(timeout)
         # The name on macOS is the second one; some systems have neither.
         option = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
-        if option is not None:
+        if option:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 self.sock.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE)
@@ -2775,7 +2770,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _ignoring_404, _Patience, _poll_delay.
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _ignoring_404, _Patience, _poll_delay.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
