@@ -2293,8 +2293,9 @@ class _Call:
             yield block
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
-        # Only this file's own responses have a reader.
-        if isinstance(response, _Response):
+        # Only this file's own responses have a reader.  Without a limit it keeps its
+        # timeout, which is short for a refusal that came during the upload.
+        if self.left and isinstance(response, _Response):
             response.reader.left = self._left
         read = getattr(response, "read1", response.read)
         while True:
