@@ -47,15 +47,18 @@ API key goes to one place only.  Errors::
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import email.message
 import email.utils
+import functools
 import hashlib
 import http.client
 import io
 import itertools
 import json
+import operator
 import os
 import random
 import re
@@ -258,11 +261,11 @@ class Anthropic:
         timeout: Any = _NOT_GIVEN,
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
-        limit: float | None = None,
+        left: Callable[[], float] | None = None,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
 
-        ``limit``: seconds for the whole response, None for no limit.
+        ``left`` tells the seconds left for the whole response, None for no limit.
         Raises InvalidRequestsError or AnthropicError.
         """
         if timeout is _NOT_GIVEN:
@@ -280,7 +283,8 @@ class Anthropic:
         headers = {**_own_headers(method, body), **headers}
         url = path if path.startswith("http") else self.base_url + path
         params = {**self.default_query, **(query or {}), **(extra_query or {})}
-        return _Call(method, _with_query(url, params), headers, body, timeout, limit)
+        url = _with_query(url, params)
+        return _Call(self._opener, method, url, headers, body, timeout, left)
 
     def _merge_headers(self, *layers: Headers | None) -> dict[str, str | None]:
         """Return the headers of all layers, the later ones winning; None leaves one out.
@@ -318,7 +322,7 @@ class Anthropic:
         """
         while True:
             try:
-                return read(call.open(self._opener))
+                return read(call.open())
             except APIError as error:
                 call.failures += 1
                 is_last = call.failures > self.max_retries or isinstance(error, final)
@@ -494,7 +498,12 @@ class Batches:
                 raise APITimeoutError("The search for the batch took too long")
             query = {"after_id": after_id, "limit": 100}
             page = client._fetch_page(
-                MessageBatch, _BATCHES, query, timeout=left, limit=left, **options
+                MessageBatch,
+                _BATCHES,
+                query,
+                timeout=left,
+                left=_countdown(left),
+                **options,
             )
             now = _http_date(page._headers.get("date"))
             if now is None:
@@ -619,7 +628,7 @@ class Batches:
         batch = None
         while elapsed() < end:
             left = end - elapsed()
-            given = {"timeout": min(longest, left), "limit": left, **options}
+            given = {"timeout": min(longest, left), "left": _countdown(left), **options}
             try:
                 batch = client._fetch(MessageBatch, "GET", path, **given)
             except APIError as error:
@@ -2144,11 +2153,14 @@ def _check_response(cls: Any, call: _Call, fields: dict[str, Any]) -> None:
 # often as it takes; every failure leaves this section as an APIError.
 
 # OSError comes from sockets, TLS and urllib; ValueError from http.client, for the size of
-# a chunk that is no number; EOFError and zlib.error from gzip that is cut, or is none.
+# a chunk that is no number; TypeError from the email package, for parameters of a
+# Content-Type that it cannot sort; EOFError and zlib.error from gzip that is cut, or is
+# none.
 _TRANSPORT_ERRORS = (
     OSError,
     http.client.HTTPException,
     ValueError,
+    TypeError,
     EOFError,
     zlib.error,
 )
@@ -2158,23 +2170,26 @@ _TRANSPORT_ERRORS = (
 class _Call:
     """One request, ready to be sent as often as it takes."""
 
+    opener: Any
     method: str
     url: str
     headers: dict[str, str | None]
     body: bytes | _Body | None
     timeout: float | None
-    # Seconds for the whole response.
-    limit: float | None = None
+    # Tells the seconds left for the whole response; None for no limit.
+    left: Callable[[], float] | None = None
     # The number of failures in a row.
     failures: int = 0
-    # Seconds since it was sent last.
-    elapsed: Callable[[], float] = lambda: 0.0
 
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
-        return str(self.masked(f"{self.method} {self.url.partition('?')[0]}"))
+        text = f"{self.method} {self.url.partition('?')[0]}"
+        proxy = getattr(self.opener, "proxy", None)
+        if proxy:
+            text += f", through the proxy {proxy}"
+        return self.masked(text)
 
-    def open(self, opener: Any) -> Any:
+    def open(self) -> Any:
         """Send the request once and return its response, the body not read yet.
 
         Raises APIError unless the status is 2xx.
@@ -2182,190 +2197,167 @@ class _Call:
         if isinstance(self.body, _Body):
             # An attempt that finds no connection does not even begin the body.
             self.body.is_sent = False
-        self.elapsed = _stopwatch()
-        response: Any = None
-        lost = []
-        try:
-            response = opener.open(self._request(), timeout=self.timeout)
-        except urllib.error.HTTPError as error:
-            # This file's own opener raises none, but one of the caller's may.
-            response = error
-        except _TRANSPORT_ERRORS as error:
-            lost.append(self._connection_error(error, getattr(opener, "proxy", None)))
-        # It is raised here so that an exception that may quote a response is not its
-        # context; and from a list, because a local variable would keep it alive.
-        if lost:
-            raise lost.pop()
+        response = self._guarded(self._send)
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
             return response
-        raise self._status_error(
-            status, _headers_of(response), self._start_of(response)
-        )
+        raise self._status_error(status, response)
 
-    def _request(self) -> urllib.request.Request:
+    def _guarded(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what a function returns.  Raises APIConnectionError if it fails."""
+        try:
+            return function(*args)
+        except urllib.error.HTTPError as response:
+            # This file's own opener raises none, but one of the caller's may.
+            return response
+        except _TRANSPORT_ERRORS as error:
+            failed = [self._connection_error(error)]
+        # It is raised here so that an exception that may quote a response is not its
+        # context; and from a list, because a local variable would keep it alive.
+        raise failed.pop()
+
+    def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
-        retries = str(self.failures) if self.failures else None
-        headers = {"x-stainless-retry-count": retries, **self.headers}
+        headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
         for name, value in headers.items():
-            if value is None:
-                continue
-            if name in _SECRET_HEADERS:
+            if name in _SECRET_HEADERS and value is not None:
                 # An opener of the caller's must not take it along on a redirect.
-                request.add_unredirected_header(name, value)
-            else:
-                request.add_header(name, value)
-        return request
-
-    def _start_of(self, response: Any) -> bytes:
-        """Return the body of an error, as much as a message needs, and close it."""
-        raw = b""
-        # If the body is torn, the status still says enough.
-        with contextlib.closing(response), contextlib.suppress(APIConnectionError):
-            for block in self.blocks(response):
-                raw += block
-                if len(raw) > BLOCK:
-                    break
-        return raw
+                request.add_unredirected_header(name, str(value))
+            elif value is not None:
+                request.add_header(name, str(value))
+        return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the JSON object and the headers of a response, and close it.
 
         Raises APIConnectionError if it has no JSON object, or is too long.
         """
-        blocks, size = [], 0
+        raw = bytearray()
         with contextlib.closing(response):
             for block in self.blocks(response):
-                blocks.append(block)
-                size += len(block)
-                if size > MAX_RESPONSE_BYTES:
-                    message = (
-                        f"The response is longer than {MAX_RESPONSE_BYTES:,} bytes"
+                raw += block
+                if len(raw) > MAX_RESPONSE_BYTES:
+                    raise APIConnectionError(
+                        f"More than {MAX_RESPONSE_BYTES:,} bytes in a response ({self})"
                     )
-                    raise APIConnectionError(f"{message} ({self})")
         try:
-            fields = json.loads(b"".join(blocks))
+            fields = json.loads(raw)
         except _NOT_JSON:
             fields = None
         if not isinstance(fields, dict):
             raise APIConnectionError(
-                f"The response is not a JSON object, but {size} bytes of something else "
-                f"({self})"
+                f"The response is not a JSON object, but {len(raw)} bytes of something "
+                f"else ({self})"
             )
-        return fields, _headers_of(response)
+        return fields, self._headers_of(response)
 
     def blocks(self, response: Any) -> Iterator[bytes]:
         """Yield the body in large blocks, gzip undone.
 
         It does not read by lines, because readline() ends quietly if the connection is
         cut at the end of a line (python/cpython#115997).
-        Raises APIConnectionError if the body is torn, APITimeoutError if it takes longer
-        than the limit.
+        Raises APIConnectionError if the body is torn, APITimeoutError if no time is left.
         """
-        encoding = _headers_of(response).get("content-encoding", "").strip().lower()
+        encoding = self._headers_of(response).get("content-encoding", "").strip()
         blocks = self._raw_blocks(response)
-        if encoding in ("gzip", "x-gzip"):
+        if encoding.lower() in ("gzip", "x-gzip"):
             blocks = _gunzip(blocks)
-        elif encoding not in ("", "identity"):
-            named = self.masked(_headers_of(response)["content-encoding"])
-            message = f"The response is encoded with {named}, which nobody asked for"
-            raise APIConnectionError(f"{message} ({self})")
-        try:
-            yield from blocks
-            if getattr(response, "length", None):
-                raise http.client.IncompleteRead(b"", response.length)
-            return
-        except _TRANSPORT_ERRORS as error:
-            torn = [self._connection_error(error)]
-        raise torn.pop()
-
-    def _raw_blocks(self, response: Any) -> Iterator[bytes]:
-        read = getattr(response, "read1", response.read)
-        # Only this file's own responses have a reader.
-        if self.limit is not None and isinstance(response, _Response):
-            response.reader.left = self._left
+        elif encoding.lower() not in ("", "identity"):
+            raise APIConnectionError(
+                f"The response is encoded with {encoding}, which nobody asked for ({self})"
+            )
         while True:
-            if self._left() <= 0:
-                raise socket.timeout
-            block = read(BLOCK)
-            if not block:
+            block = self._guarded(next, blocks, None)
+            if block is None:
                 return
             yield block
 
-    def _left(self) -> float:
-        """Return the seconds that the next read may take."""
-        longest = float("inf") if self.timeout is None else self.timeout
-        if self.limit is None:
-            return longest
-        return min(self.limit - self.elapsed(), longest)
+    def _raw_blocks(self, response: Any) -> Iterator[bytes]:
+        # Only this file's own responses have a reader.  Without a limit it keeps its
+        # timeout, which is short for a refusal that came during the upload.
+        if self.left and isinstance(response, _Response):
+            response.reader.left = self._left
+        read = getattr(response, "read1", response.read)
+        while True:
+            self._left()
+            block = read(BLOCK)
+            if not block:
+                break
+            yield block
+        if getattr(response, "length", None):
+            raise http.client.IncompleteRead(b"", response.length)
 
-    def masked(self, text: Any) -> Any:
-        """Return a text of the server's without the key, which it may repeat.
+    def _left(self) -> float | None:
+        """Return the seconds that the next read or write may take.
 
-        What is not a text is returned as it is.
+        Raises socket.timeout if none are left.
         """
-        secrets = [self.headers.get(name) or "" for name in _SECRET_HEADERS]
-        for secret in " ".join(secrets).split():
-            # "Bearer", "sandbox" and other short words are no secrets.
-            if isinstance(text, str) and len(secret) > 7:
-                text = text.replace(secret, "***")
+        if self.left is None:
+            return self.timeout
+        seconds = self.left()
+        if seconds <= 0:
+            raise socket.timeout
+        return min(seconds, self.timeout or seconds)
+
+    def _headers_of(self, response: Any) -> dict[str, str]:
+        headers = response.headers.items()
+        return {name.lower(): self.masked(value) for name, value in headers}
+
+    def masked(self, value: Any) -> str:
+        """Return a text of the server's without the key, which it may repeat."""
+        text = str(value)
+        for name in _SECRET_HEADERS:
+            for secret in (self.headers.get(name) or "").split():
+                # "Bearer", "sandbox" and other short words are no secrets.
+                if len(secret) > 7:
+                    text = text.replace(secret, "***")
         return text
 
     def quoted(self, response: Any) -> str:
         """Return the start of a response, or of a part of it, as a message shows it."""
         if not isinstance(response, str):
             response = json.dumps(response, ensure_ascii=False)
-        text = " ".join(str(self.masked(response)).split())
-        return text if len(text) <= 200 else text[:200] + "…"
+        return " ".join(self.masked(response).split())[:200]
 
-    def _connection_error(
-        self, error: Exception, proxy: str | None = None
-    ) -> APIConnectionError:
+    def _connection_error(self, error: Exception) -> APIConnectionError:
         """Return the APIConnectionError for a failure of the connection."""
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        place = f"({self})"
-        if proxy:
-            place = f"({self}, through the proxy {proxy})"
         # From Python 3.10 on these two are the same class.
         if isinstance(reason, (socket.timeout, TimeoutError)):
-            found: APIConnectionError = APITimeoutError(f"Request timed out {place}")
+            found: APIConnectionError = APITimeoutError(f"Request timed out ({self})")
         elif isinstance(reason, ssl.SSLCertVerificationError):
             found = APIConnectionError(
-                f"The certificate is not trusted: {reason.verify_message} {place}; "
+                f"The certificate is not trusted: {reason.verify_message} ({self}); "
                 f"{_certificate_advice(reason.verify_code)}",
                 _is_transient=False,
             )
         else:
-            message = self.masked(str(reason) or type(reason).__name__)
-            found = APIConnectionError(f"Connection error: {message} {place}")
-        if _is_quotable(error):
-            found.__cause__ = error
+            text = self.masked(reason) or type(reason).__name__
+            found = APIConnectionError(f"Connection error: {text} ({self})")
+        # An exception of http.client alone may quote what came in place of a status line
+        # or of the size of a chunk, and so hold the key.
+        if isinstance(reason, OSError) and not reason.__context__:
+            found.__cause__ = reason
         return found
 
-    def _status_error(
-        self, status: int, headers: Mapping[str, str], raw: bytes
-    ) -> APIStatusError:
-        """Return the error for a response whose status is not 2xx."""
-        headers = {name: self.masked(value) for name, value in headers.items()}
-        body, text = self._masked_body(raw)
-        fields = body if isinstance(body, dict) else {}
-        error = fields["error"] if isinstance(fields.get("error"), dict) else {}
-        details = error.get("details")
-        request_id = headers.get("request-id") or fields.get("request_id")
+    def _status_error(self, status: int, response: Any) -> APIStatusError:
+        """Return the error for a response whose status is not 2xx, and close it."""
+        headers = self._headers_of(response)
+        body = self._error_body(response)
+        error_type = _dig(body, "error", "type")
+        api_message = _dig(body, "error", "message")
+        request_id = headers.get("request-id") or _dig(body, "request_id")
         if 300 <= status < 400:
-            target = headers.get("location", "nowhere")
             message = (
-                f"a redirect to {target}, not followed: the key stays with base_url"
+                f"a redirect to {headers.get('location', 'nowhere')}, not followed: "
+                "the key stays with base_url"
             )
-        elif error.get("type"):
-            message = f"{error['type']}: {error.get('message')}"
+        elif error_type:
+            message = f"{error_type}: {api_message}"
         else:
-            message = " ".join(text.split())[:200]
+            message = self.quoted(body)
         if request_id:
             message += f" (request id {request_id})"
-        is_api_form = fields.get("type") == "error" and isinstance(
-            error.get("type"), str
-        )
         default = InternalServerError if status >= 500 else APIStatusError
         return _ERRORS_BY_STATUS.get(status, default)(
             f"Error code: {status} - {message} ({self})",
@@ -2373,53 +2365,47 @@ class _Call:
             headers=headers,
             body=body,
             request_id=request_id,
-            type=error.get("type"),
-            api_message=error.get("message"),
-            details=details,
-            error_code=details.get("error_code") if isinstance(details, dict) else None,
+            type=error_type,
+            api_message=api_message,
+            details=_dig(body, "error", "details"),
+            error_code=_dig(body, "error", "details", "error_code"),
             _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=is_api_form,
+            _is_api_form=_dig(body, "type") == "error" and isinstance(error_type, str),
         )
 
-    def _masked_body(self, raw: bytes) -> tuple[Any, str]:
-        """Return the body of an error as JSON, or its text, and the text.
+    def _error_body(self, response: Any) -> Any:
+        """Return the body of an error, JSON or else text, and close the response.
 
-        JSON is encoded anew before it is masked, because escapes would hide the key.
+        It is masked, and no more of it is read than a message needs.
         """
-        text = raw.decode("utf-8", "replace").strip()
+        raw = b""
+        # If the body is torn, the status still says enough.
+        with contextlib.closing(response), contextlib.suppress(APIConnectionError):
+            for block in self.blocks(response):
+                raw += block
+                if len(raw) > BLOCK:
+                    break
+        text = raw.decode("utf-8", "replace")
         try:
-            text = self.masked(json.dumps(json.loads(text), ensure_ascii=False))
-            return json.loads(text), text
+            # JSON is encoded anew before it is masked, because escapes would hide the key.
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+            return json.loads(self.masked(text))
         except _NOT_JSON:
-            text = self.masked(text)
-            return text, text
+            return self.masked(text)
 
 
-def _is_quotable(error: BaseException | None) -> bool:
-    """Tell whether no text of a response is in an exception and those chained to it.
-
-    Those of http.client quote what came in place of a status line, or of the size of a
-    chunk, and so may hold the key.
-    """
-    if error is None:
-        return True
-    is_plain = isinstance(error, OSError)
-    is_plain = is_plain and not isinstance(error, http.client.HTTPException)
-    return (
-        is_plain and _is_quotable(error.__cause__) and _is_quotable(error.__context__)
-    )
-
-
-def _headers_of(response: Any) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.headers.items()}
+def _dig(value: Any, *names: str) -> Any:
+    """Return a field inside objects of JSON, None if there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _http_date(text: str | None) -> datetime | None:
+    """Return the time of a date, which HTTP writes in GMT; None for another text."""
     try:
         moment = email.utils.parsedate_to_datetime(text or "")
-        if not moment.tzinfo:
-            moment = moment.replace(tzinfo=timezone.utc)
-        return moment.astimezone(timezone.utc)
+        return moment.replace(tzinfo=timezone.utc)
     except _NOT_A_DATE:
         return None
 
@@ -2433,10 +2419,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
     They come as milliseconds, seconds or a date.
     """
-    seconds = 0.0
     moment = _http_date(headers.get("retry-after"))
-    if moment:
-        seconds = moment.timestamp() - time.time()
+    seconds = moment.timestamp() - time.time() if moment else 0.0
     for name, unit in (("retry-after", 1), ("retry-after-ms", 1000)):
         with contextlib.suppress(KeyError, ValueError):
             seconds = float(headers[name]) / unit
@@ -2449,16 +2433,15 @@ def _backoff(failures: int) -> float:
 
     They are 0.5, doubled up to 8, less up to a quarter.
     """
-    longest = min(0.5 * 2.0 ** min(failures - 1, 10), 8.0)
-    return longest * (1 - 0.25 * random.random())
+    return random.uniform(0.75, 1) * min(1 << failures, 32) / 4
 
 
 def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
     """Return the seconds until the next poll."""
     if interval is not None:
         return interval
-    asked = _retry_after(headers)
-    return POLL_DEFAULT if asked is None else min(max(asked, POLL_MIN), POLL_MAX)
+    asked = _retry_after(headers) or POLL_DEFAULT
+    return min(max(asked, POLL_MIN), POLL_MAX)
 
 
 class _Patience:
@@ -2471,8 +2454,7 @@ class _Patience:
         if not isinstance(error, NotFoundError):
             self._since_404 = None
             return error._is_transient
-        if self._since_404 is None:
-            self._since_404 = _stopwatch()
+        self._since_404 = self._since_404 or _stopwatch()
         return self._since_404() < NOT_FOUND_SECONDS
 
 
@@ -2493,9 +2475,9 @@ def _pause(seconds: float, error: APIError) -> None:
     # Importing logging takes a while, and most runs need no retry.
     import logging
 
-    logger = logging.getLogger("claude_batches")
-    extra = {"seconds": seconds}
-    logger.debug("retry in %.1f s, because of: %s", seconds, error, extra=extra)
+    logging.getLogger("claude_batches").debug(
+        "retry in %.1f s, because of: %s", seconds, error, extra={"seconds": seconds}
+    )
     time.sleep(seconds)
 
 
@@ -2509,35 +2491,27 @@ def _stopwatch() -> Callable[[], float]:
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
-class _Reader(io.RawIOBase):
-    """The bytes of a connection.
+def _countdown(seconds: float) -> Callable[[], float]:
+    """Return a function that tells how many of the seconds are left after this call."""
+    elapsed = _stopwatch()
+    return lambda: seconds - elapsed()
 
-    If ``left`` is set, no read takes longer than the seconds that it returns.
-    """
 
-    left: Callable[[], float] | None = None
+class _Reader:
+    """The raw bytes of a connection; no read takes longer than ``left`` tells."""
 
     def __init__(self, raw: Any, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
+        self.left = sock.gettimeout
 
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what has come.  Raises socket.timeout if no time is left."""
-        if self.left is not None:
-            seconds = self.left()
-            if seconds <= 0:
-                raise socket.timeout
-            self._sock.settimeout(seconds)
+        self._sock.settimeout(self.left())
         return self._raw.readinto(buffer)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._raw.close()
-        super().close()
 
 
 class _Response(http.client.HTTPResponse):
@@ -2545,21 +2519,15 @@ class _Response(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.reader = _Reader(self.fp.detach(), sock)
+        self.reader: Any = _Reader(self.fp.detach(), sock)
         self.fp = io.BufferedReader(self.reader)
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
-        try:
+        super().begin()
+        while self.status in (102, 103):
+            self.headers = None  # type: ignore[assignment]
             super().begin()
-            while self.status in (102, 103):
-                self.headers = self.msg = None  # type: ignore[assignment]
-                super().begin()
-        except TypeError as error:
-            # The email package raises it for parameters of a Content-Type that it
-            # cannot sort.
-            message = f"headers that cannot be read: {error}"
-            raise http.client.HTTPException(message) from error
 
 
 class _Connection(http.client.HTTPConnection):
@@ -2574,12 +2542,15 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect within CONNECT_TIMEOUT; later reads have the timeout of the call."""
         timeout = self.timeout
-        self.timeout = CONNECT_TIMEOUT
-        if timeout is not None:
-            self.timeout = min(timeout, CONNECT_TIMEOUT)
+        self.timeout = min(timeout or CONNECT_TIMEOUT, CONNECT_TIMEOUT)
         super().connect()
         self.sock.settimeout(timeout)
-        _keep_alive(self.sock)
+        # The name on macOS is the second one; some systems have neither.
+        option = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+        if option:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                self.sock.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request.
@@ -2592,36 +2563,24 @@ class _Connection(http.client.HTTPConnection):
         try:
             super().request(*args, **kwargs)
         except OSError as error:
-            self._early_response = self._read_early_response()
-            if self._early_response is None:
-                if isinstance(error, socket.timeout):
-                    raise
-                raise ConnectionAbortedError(
-                    "the server closed during the upload; a wrong key or too large a "
-                    f"body may be why ({error})"
-                ) from error
-
-    def _read_early_response(self) -> http.client.HTTPResponse | None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            self.sock.settimeout(REFUSAL_TIMEOUT)
-            return super().getresponse()
-        return None
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.sock.settimeout(REFUSAL_TIMEOUT)
+                self._early_response = super().getresponse()
+                return
+            if isinstance(error, socket.timeout):
+                raise
+            raise ConnectionAbortedError(
+                "the server closed during the upload; a wrong key or too large a body "
+                f"may be why ({error})"
+            ) from error
 
     def getresponse(self) -> http.client.HTTPResponse:
         """Return the response, which may have come during the upload."""
         return self._early_response or super().getresponse()
 
 
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the system probe a silent connection, where it lets the time be set."""
-    # macOS has another name for it.
-    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
-        option = getattr(socket, name, None)
-        if option is not None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE)
-            return
+class _TLSConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 def _certificate_advice(verify_code: int) -> str:
@@ -2648,12 +2607,9 @@ def _certificate_advice(verify_code: int) -> str:
     return "to trust a company's own CA, set SSL_CERT_FILE or pass ssl_context"
 
 
-class _TLSConnection(_Connection, http.client.HTTPSConnection):
-    """The same over TLS."""
-
-
+_LOOPBACK = r"localhost|::1|127(\.\d+){1,3}"
 # Scheme, user and password, host and port of a proxy.
-_PROXY = r"(?:([\w+.-]+)://)?(.*@)?((?:\[[^]]+\]|[^/@:\s]+)(?::\d+)?)/?"
+_PROXY = r"(?s)^(?:([\w+.-]+)://)?(?:(.*)@)?(.*?)/?$"
 
 
 class _Transport(urllib.request.AbstractHTTPHandler):
@@ -2663,68 +2619,54 @@ class _Transport(urllib.request.AbstractHTTPHandler):
     (python/cpython#77842).  A response of any status is returned, not raised.
     """
 
+    # The proxy as messages show it.
+    proxy: str | None = None
+
     def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
         super().__init__()
         self._base = urllib.parse.urlsplit(base_url)
         self._context = context
-        self._director: urllib.request.OpenerDirector | None = None
-        # The proxy as messages show it.
-        self.proxy: str | None = None
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
-        """Send a request, through the environment's proxy, and return the response.
+        """Send a request, through the environment's proxy, and return the response."""
+        request.timeout = timeout
+        if self._proxy:
+            scheme, user, host = self._proxy
+            request.set_proxy(host, scheme)
+            if user:
+                encoded = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+                request.add_header("Proxy-Authorization", f"Basic {encoded}")
+        if request.type == "http":
+            return self.do_open(_Connection, request)
+        # It is made at the first request, because it takes a while.
+        self._context = self._context or ssl.create_default_context()
+        return self.do_open(_TLSConnection, request, context=self._context)
 
-        A loopback base_url needs no proxy.
+    @functools.cached_property
+    def _proxy(self) -> tuple[str, str, str] | None:
+        """Scheme, user and password, host and port of the proxy, None if none is used.
+
+        Raises APIConnectionError unless it is an HTTP proxy.
         """
-        # The opener is built at the first request, because an SSL context takes a while.
-        if self._director is None:
-            self._director = self._build()
-        return self._director.open(request, timeout=timeout)
-
-    def _build(self) -> urllib.request.OpenerDirector:
-        if self._base.scheme == "https":
-            self._context = self._context or ssl.create_default_context()
-        proxy = self._find_proxy()
-        director = urllib.request.OpenerDirector()
-        proxies = {self._base.scheme: proxy} if proxy else {}
-        director.add_handler(urllib.request.ProxyHandler(proxies))
-        director.add_handler(urllib.request.UnknownHandler())
-        director.add_handler(self)
-        return director
-
-    def _find_proxy(self) -> str | None:
-        """Return the URL of the proxy to use.  Raises APIConnectionError for SOCKS."""
-        host = self._base.hostname or ""
         # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
-        is_loopback = re.fullmatch(r"localhost|::1|127(\.\d+){1,3}", host)
+        is_loopback = re.fullmatch(_LOOPBACK, self._base.hostname or "")
         if is_loopback or urllib.request.proxy_bypass(self._base.netloc):
             return None
         proxies = urllib.request.getproxies()
         proxy = proxies.get(self._base.scheme) or proxies.get("all")
-        if proxy:
-            match = re.fullmatch(_PROXY, proxy)
-            if not match:
-                # It is not shown, because it may hold a password.
-                raise APIConnectionError(
-                    "The proxy's URL must be http://host:port", _is_transient=False
-                )
-            scheme = match.group(1) or "http"
-            self.proxy = f"{scheme}://{match.group(3)}"
-            if scheme.lower().startswith("socks"):
-                raise APIConnectionError(
-                    f"The proxy {self.proxy} speaks SOCKS, which the standard library "
-                    "does not: set HTTPS_PROXY to an HTTP proxy",
-                    _is_transient=False,
-                )
-        return proxy
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """Open a request for http; urllib calls it."""
-        return self.do_open(_Connection, request)
-
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        """Open a request for https, through a proxy, too; urllib calls it."""
-        return self.do_open(_TLSConnection, request, context=self._context)
+        if not proxy:
+            return None
+        # Whatever comes before the last "@" may be a password.
+        scheme, user, host = re.findall(_PROXY, proxy)[0]
+        scheme = scheme.lower() or "http"
+        self.proxy = f"{scheme}://{host}"
+        if scheme not in ("http", "https"):
+            raise APIConnectionError(
+                f"The proxy must be http://host:port, not {self.proxy}; the standard "
+                "library does not speak SOCKS: set HTTPS_PROXY to an HTTP proxy",
+                _is_transient=False,
+            )
+        return scheme, user, host
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -2739,31 +2681,15 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
             if member.eof:
                 member = zlib.decompressobj(31)
             yield member.decompress(block, BLOCK)
-            block = member.unused_data if member.eof else member.unconsumed_tail
+            block = member.unconsumed_tail or member.unused_data
     if not member.eof:
         raise EOFError("gzip ended early")
 
 
-def _create_encoded(
-    client: Anthropic,
-    encoded: Iterable[bytes],
-    before_last_block: Callable[[], None],
-    betas: Sequence[str],
-) -> MessageBatch:
-    """Make a batch of requests that are encoded; raises as create()."""
-    batches = client.messages.batches
-    return batches._create(encoded, None, before_last_block, betas=betas or None)
-
-
-def _raw_rows(results: Results) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield the rows as lines that end with a newline, and as JSON."""
-    return results._rows
-
-
-def _headers(obj: Any) -> Mapping[str, str]:
-    """Return the headers of the response that an object or a page is."""
-    return obj._headers  # type: ignore[no-any-return]
-
+# What Job, below the line, uses of the classes above.
+_create_encoded = Batches._create
+_raw_rows = operator.attrgetter("_rows")
+_headers = operator.attrgetter("_headers")
 
 # What a star import gives; the part below the line adds its own names.
 __all__ = [
@@ -2833,7 +2759,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _ignoring_404, _Patience, _poll_delay.
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _ignoring_404, _Patience, _poll_delay.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -3683,7 +3609,10 @@ class Job:
             oldest = _oldest(page.data)
             part.noted_since = oldest.isoformat() if oldest else None
             batch = _create_encoded(
-                self._client, self._texts_of(part), close, self._betas
+                self._batches,
+                self._texts_of(part),
+                before_last_block=close,
+                betas=self._betas or None,
             )
         except BatchMayExistError as error:
             self._doubt_since = time.monotonic()
@@ -4088,13 +4017,6 @@ class _Summary:
             shown = [f"{tokens[name]:,} {text}" for name, text in self.TOKENS.items()]
             lines.append(f"tokens of {model}: {', '.join(shown)}")
         return lines
-
-
-def _dig(value: Any, *names: str) -> Any:
-    """Return a field inside objects of JSON, None if there is none."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _clock(span: timedelta) -> str:
