@@ -3020,6 +3020,7 @@ class _Part:
     requests: int = 0
     # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
     size: int = len(_HEAD) + 2 - 1
+    # Of the place of the part, and of its requests.
     digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
@@ -3031,7 +3032,9 @@ class _Part:
     # Whether the look that found the candidates proves that there is no other one.
     is_certain: bool = False
     is_taken_over: bool = False
-    # The ids that an open question names: only these can be disowned.
+    # What only a person can decide, if this run came to that; and the ids that such a
+    # question named, which can be disowned until one of them is read after all.
+    question: str = ""
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -3044,16 +3047,17 @@ class _Part:
         """Whether its batch may exist, and has to be looked for."""
         return self.state == "closing" and not self.left
 
-    def has_room(self, text: bytes) -> bool:
-        """Tell whether one more request fits into a batch."""
-        size = self.size + len(text) + 1
-        return self.requests < MAX_BATCH_REQUESTS and size <= MAX_BATCH_BYTES
+    def is_full(self, text: bytes) -> bool:
+        """Tell whether a batch has no room for one more request."""
+        is_long = self.size + 1 + len(text) > MAX_BATCH_BYTES
+        return is_long or self.requests == MAX_BATCH_REQUESTS
 
     def add(self, text: bytes) -> None:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
+        before = f"{self.start} {self.digest} ".encode()
+        self.digest = hashlib.sha256(before + text).hexdigest()
 
 
 @dataclass
@@ -3101,9 +3105,7 @@ class _Journal:
         fields = {"format": JOURNAL_FORMAT, **asdict(self)}
         fields["journal_digest"] = _digest_of(fields)
         try:
-            with _new_file(path + ".tmp") as file:
-                file.write(json.dumps(fields, indent=1).encode())
-                _sync(file)
+            _write(path + ".tmp", [json.dumps(fields, indent=1).encode()])
             _while_held(os.replace, path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:
@@ -3112,17 +3114,18 @@ class _Journal:
                 f"The journal {path} cannot be written: {error}; run again"
             ) from error
 
-    def places(self) -> list[tuple[int, str]]:
-        """Return where each part is in REQUESTS, and what it is there."""
-        return [(part.start, part.digest) for part in self.parts]
-
-    def is_collected(self) -> bool:
-        """Tell whether all rows are there."""
-        return all(part.state == "collected" for part in self.parts)
-
 
 def _digest_of(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same(name: str, then: Any, now: Any) -> None:
+    """Raise JobError if something is not as it was when the run began."""
+    if then != now:
+        raise JobError(
+            f"{name} has changed since the run began; put it back and run again, or begin "
+            "another run"
+        )
 
 
 def _while_held(change: Callable[..., None], *paths: str) -> None:
@@ -3138,11 +3141,14 @@ def _while_held(change: Callable[..., None], *paths: str) -> None:
     return change(*paths)
 
 
-def _new_file(path: str) -> Any:
+def _write(path: str, blocks: Iterable[bytes]) -> None:
+    """Write a new file, down to the disk."""
     # It may be a link, or a second name of a file that is published.
     with contextlib.suppress(FileNotFoundError):
         _while_held(os.remove, path)
-    return open(path, "xb")
+    with open(path, "xb") as file:
+        file.writelines(blocks)
+        _sync(file)
 
 
 def _sync(file: Any) -> None:
@@ -3297,9 +3303,7 @@ class Job:
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
         parts = self._journal.parts if self._journal else ()
-        return [
-            one for part in parts if part.state == "created" for one in part.batches
-        ]
+        return [one for part in parts if part.state == "created" for one in part.left]
 
     def run(self) -> int:
         """Do what is left, and return the exit status.
@@ -3312,8 +3316,6 @@ class Job:
         _check_names(self._requests, self._results, own)
         # When to send or look, and when to poll: by the monotonic clock of this process.
         self._send_due = self._poll_due = 0.0
-        # By the first byte of its part: what only a person can decide.
-        self._questions: dict[int, str] = {}
         # By the id of a batch: the downloads that ended without all rows.
         self._incomplete: Counter[str] = Counter()
         with _locked(self._rows_path) as self._rows_file:
@@ -3343,8 +3345,11 @@ class Job:
                 ) from error
 
     def _work(self) -> int:
-        for part in self._in_doubt():
-            self._await_settle(part)
+        parts = self._journal.parts
+        for part in parts:
+            part.question = ""
+            if part.is_in_doubt:
+                self._await_settle(part)
         while True:
             self._send()
             self._poll()
@@ -3356,9 +3361,13 @@ class Job:
             if not dues or not self._is_waiting:
                 break
             time.sleep(max(0.0, min(dues) - time.monotonic()))
-        if self._questions:
-            raise JobError("\n".join(self._questions.values()))
-        return self._finish() if self._journal.is_collected() else 4
+        questions = [part.question for part in parts if part.question]
+        if questions:
+            raise JobError("\n".join(questions))
+        return self._finish() if self._is_collected() else 4
+
+    def _is_collected(self) -> bool:
+        return all(part.state == "collected" for part in self._journal.parts)
 
     # Plan
 
@@ -3376,7 +3385,7 @@ class Job:
             if self._is_checking:
                 self._check_first()
         self._apply_disowned()
-        if not self._journal.is_collected():
+        if not self._is_collected():
             self._identify()
         self._save()
 
@@ -3385,13 +3394,11 @@ class Job:
         # It is set at once, because its batches go on whatever comes now.
         journal = self._journal = _Journal.load(self._journal_path)
         plan = self.plan()[0]
-        if plan.places() != journal.places():
-            raise self._changed()
-        for name in ("base_url", "betas"):
-            now, then = getattr(plan, name), getattr(journal, name)
-            if now != then:
-                raise JobError(f"The run began with {name} {then}, and this is {now}")
-        if not journal.is_collected():
+        then, now = ([part.digest for part in one.parts] for one in (journal, plan))
+        _check_same(self._requests, then, now)
+        _check_same(f"base_url {plan.base_url}", journal.base_url, plan.base_url)
+        _check_same(f"--beta {plan.betas}", journal.betas, plan.betas)
+        if not self._is_collected():
             _refuse_existing(self._results)
             if os.path.getsize(self._rows_path) < journal.rows_end:
                 raise JobError(
@@ -3399,12 +3406,6 @@ class Job:
                     "put it back"
                 )
         self._progress.message(f"going on with {self._journal_path}")
-
-    def _changed(self) -> JobError:
-        return JobError(
-            f"{self._requests} has changed since the run began; put it back and run again, "
-            "or begin another run"
-        )
 
     def _apply_disowned(self) -> None:
         """Strike off what --disown names.  Raises InvalidRequestsError for another id."""
@@ -3430,10 +3431,8 @@ class Job:
 
     def _check_first(self) -> None:
         """Count the tokens of the first request, for free: what is wrong is told now."""
-        with open(self._requests, "rb") as file:
-            *_, request = next(_read_requests(file, self._requests))
         try:
-            _count(self._client, request["params"], self._betas or None)
+            _count(self._client, self._first, self._betas or None)
         except APIError as error:
             is_refusal = isinstance(error, BadRequestError) and not error.error_code
             if is_refusal and error.type == "invalid_request_error":
@@ -3448,12 +3447,9 @@ class Job:
         """Note whose key this is.  Raises JobError for the key of another workspace."""
         headers = _headers(self._batches.list(limit=1))
         for name in ("anthropic-organization-id", "anthropic-workspace-id"):
-            told = headers.get(name)
-            known = self._journal.owner.setdefault(name, told) if told else None
-            if known != told:
-                raise JobError(
-                    f"The run began with {name} {known}, and this key is of {told}"
-                )
+            if name in headers:
+                known = self._journal.owner.setdefault(name, headers[name])
+                _check_same(f"{name} {headers[name]}", known, headers[name])
 
     def plan(self) -> tuple[_Journal, str]:
         """Check REQUESTS and cut it into parts.
@@ -3470,17 +3466,19 @@ class Job:
         with open(self._requests, "rb") as file:
             lines = _read_requests(file, self._requests)
             for number, start, text, request in lines:
-                place = f"{self._requests}:{number}"
-                if not parts or not parts[-1].has_room(text):
+                place, params = f"{self._requests}:{number}", request["params"]
+                if not parts:
+                    self._first = params
+                if not parts or parts[-1].is_full(text):
                     parts.append(_Part(start))
-                parts[-1].add(text)
-                if parts[-1].size > MAX_BATCH_BYTES:
+                part = parts[-1]
+                part.add(text)
+                if part.size > MAX_BATCH_BYTES:
                     raise InvalidRequestsError(
                         f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
                     )
-                self._part_of[request["custom_id"]] = parts[-1].start
-                params = request["params"]
-                models[_known_name(params.get("model"), models)] += 1
+                self._part_of[request["custom_id"]] = part.start
+                _count_name(models, params.get("model"))
                 if isinstance(params.get("max_tokens"), int):
                     max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
@@ -3504,15 +3502,12 @@ class Job:
         seen = _Part(part.start)
         with open(self._requests, "rb") as file:
             file.seek(part.start)
-            for line in file:
-                text = _request_text(line)
-                if text:
-                    seen.add(text)
-                    yield text
+            for text in filter(None, map(_request_text, file)):
+                seen.add(text)
+                yield text
                 if seen.requests == part.requests:
                     break
-        if seen.digest != part.digest:
-            raise self._changed()
+        _check_same(self._requests, part.digest, seen.digest)
 
     # Send
 
@@ -3522,8 +3517,7 @@ class Job:
     def _to_send(self) -> list[_Part]:
         """Return the parts in doubt, which hold up all others, or those without a batch."""
         planned = [part for part in self._journal.parts if part.state == "planned"]
-        parts = self._in_doubt() or planned
-        return [part for part in parts if part.start not in self._questions]
+        return [part for part in self._in_doubt() or planned if not part.question]
 
     def _await_settle(self, part: _Part) -> None:
         """Let a batch that may have been made appear in the list."""
@@ -3570,7 +3564,7 @@ class Job:
                 "its response was lost, and the list shows none of the batches that were "
                 "there before.  Run again with the key of the right workspace; if those "
                 "were deleted, disown them, and if its batch is not in the list then, it "
-                f"is sent (and paid) again.\n  to disown them: {self._progress.again(*flags)}",
+                f"is sent (and paid) again: {self._progress.again(*flags)}",
             )
 
     def _candidates(
@@ -3583,7 +3577,7 @@ class Job:
         known = {*self._journal.disowned, *part.noted, *part.batches}
         for other in self._journal.parts:
             if other.state in ("created", "collected"):
-                known.update(other.batches)
+                known.update(other.left)
         since = _parse_time(part.noted_since)
         found: list[str] = []
         is_met = is_past = False
@@ -3591,12 +3585,10 @@ class Job:
         for page in first.iter_pages():
             for batch in page.data:
                 is_met = is_met or batch.id in part.noted
-                # What is older than what was noted is of an earlier run.
-                created_at = _moment(batch.created_at)
-                is_old = bool(since and created_at and created_at < since)
-                is_past = is_past or is_old
-                is_size = _size(batch) in (part.requests, None)
-                if batch.id not in known and is_size and not is_old:
+                if since and (_moment(batch.created_at) or since) < since:
+                    # What is older than what was noted is of an earlier run.
+                    is_past = True
+                elif batch.id not in known and _size(batch) in (part.requests, None):
                     found.append(batch.id)
             if is_past:
                 break
@@ -3608,13 +3600,14 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.batches, part.asked = "closing", {}, []
+            part.state, part.batches = "closing", {}
+            part.is_taken_over, part.asked = False, []
             self._save()
 
         disowned = self._journal.disowned
         part.noted = [one.id for one in page.data if one.id not in disowned]
         times = [_moment(one.created_at) for one in page.data]
-        oldest = min((one for one in times if one), default=None)
+        oldest = min(filter(None, times), default=None)
         part.noted_since = oldest.isoformat() if oldest else None
         try:
             batch = _create_encoded(
@@ -3627,12 +3620,12 @@ class Job:
             raise
         # The id is printed before it is written down.
         self._progress.message(f"{self._name(part)}: batch {batch.id}")
-        self._take(part, batch.id, False)
+        part.state, part.batches = "created", {batch.id: None}
+        self._save()
 
     def _postpone(self, error: APIError) -> None:
         """Wait before the next attempt to send.  Raises the error if it stays."""
-        is_limit = "spend_limit" in str(getattr(error, "error_code", None))
-        if isinstance(error, RateLimitError) and is_limit:
+        if "spend_limit" in str(getattr(error, "error_code", None)):
             raise JobError(
                 f"{error}.  It stays so until the limit is raised; then run again to go on"
             ) from error
@@ -3645,14 +3638,9 @@ class Job:
     # Poll
 
     def _to_poll(self) -> list[_Part]:
-        """Return the parts that have batches which are running, or were not read."""
-        return [
-            part
-            for part in self._journal.parts
-            if part.state in ("closing", "created")
-            and part.left
-            and part.start not in self._questions
-        ]
+        """Return the parts whose batches are running, or not read yet."""
+        parts = [part for part in self._journal.parts if part.state != "collected"]
+        return [part for part in parts if part.left and not part.question]
 
     def _poll(self) -> None:
         """Poll all batches once it is time, and collect those that have ended."""
@@ -3666,21 +3654,20 @@ class Job:
 
     def _poll_part(self, part: _Part) -> None:
         for batch_id, rows in part.left.items():
-            if rows is None and part.start not in self._questions:
+            if rows is None and not part.question:
                 self._poll_batch(part, batch_id)
-        if part.state == "closing" and part.start not in self._questions:
+        if part.state == "closing" and not part.question:
             self._decide(part)
 
     def _poll_batch(self, part: _Part, batch_id: str) -> None:
         """Poll a batch of a part, and read it if it has ended."""
         try:
             batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
-            if batch.processing_status != "ended":
-                self._running.append(batch)
-                self._poll_later(_headers(batch))
-                rows = None
-            else:
-                rows = self._download(part, batch_id)
+            if batch.processing_status == "ended":
+                self._read(part, batch_id)
+                return
+        except JobError:
+            raise
         except APIError as error:
             self._after_error(part, batch_id, error)
             return
@@ -3689,11 +3676,11 @@ class Job:
             self._ask_about(part, [batch_id], str(error))
             return
         if part.asked:
-            # It has come back; a question that is open is asked again.
+            # It has come back, and cannot be given up any more.
             part.asked = []
             self._save()
-        if rows:
-            self._take_rows(part, batch_id, *rows)
+        self._running.append(batch)
+        self._poll_later(_headers(batch))
 
     def _poll_later(self, headers: Mapping[str, str]) -> float:
         """Put off the next poll as a response asks; return the seconds."""
@@ -3715,13 +3702,10 @@ class Job:
         else:
             self._ask_about(part, [batch_id], str(error))
 
-    # Collect
-
-    def _download(self, part: _Part, batch_id: str) -> tuple[int, list[str], int]:
+    def _read(self, part: _Part, batch_id: str) -> None:
         """Append a part's rows of a batch to RESULTS.part.
 
-        Returns how many they are, the custom_ids of the other rows, and the byte where
-        the part's rows end.
+        If the batch is a candidate, they are only counted.
         """
         ours = 0
         others = []
@@ -3734,12 +3718,7 @@ class Job:
                     end += self._rows_file.write(line)
                 else:
                     others.append(row["custom_id"])
-        return ours, others, end
-
-    def _take_rows(
-        self, part: _Part, batch_id: str, ours: int, others: list[str], end: int
-    ) -> None:
-        """Note the rows of a candidate; collect a part if its rows are whole."""
+        part.asked = []
         if part.state == "closing":
             part.batches[batch_id] = ours
         elif others or ours < part.requests:
@@ -3748,21 +3727,18 @@ class Job:
                 reason += f", and {len(others):,} others ({others[0]!r} for one)"
             self._ask_about(part, [batch_id], reason)
         else:
-            _sync(self._rows_file)
-            part.state, self._journal.rows_end = "collected", end
-            self._save()
-            if not self._in_doubt():
-                # It has made room in the queue.
-                self._send_due = 0.0
-            self._progress.message(
-                f"{self._name(part)}: {_plural(part.requests, 'result')}"
-            )
+            self._note_collected(part, end)
 
-    def _take(self, part: _Part, batch_id: str, is_taken_over: bool) -> None:
-        """Note the batch of a part."""
-        part.state, part.batches = "created", {batch_id: None}
-        part.is_taken_over = is_taken_over
+    def _note_collected(self, part: _Part, end: int) -> None:
+        _sync(self._rows_file)
+        part.state, self._journal.rows_end = "collected", end
         self._save()
+        if not self._in_doubt():
+            # It has made room in the queue.
+            self._send_due = 0.0
+        self._progress.message(
+            f"{self._name(part)}: {_plural(part.requests, 'result')}"
+        )
 
     def _decide(self, part: _Part) -> None:
         """Take the candidate that has the part's rows, once all of them are known."""
@@ -3770,10 +3746,9 @@ class Job:
         if list(left.values()) == [part.requests]:
             (batch_id,) = left
             self._progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
-            self._take(part, batch_id, True)
-            self._poll_part(part)
-            return
-        if not left and part.is_certain:
+            part.state, part.batches = "created", {batch_id: None}
+            part.is_taken_over = True
+        elif not left and part.is_certain:
             part.state = "planned"
         elif not left:
             # The list did not work when it was looked at: look again.
@@ -3782,6 +3757,8 @@ class Job:
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
             self._ask_about(part, left, f"which batch is it?  {', '.join(counts)}")
         self._save()
+        if part.state == "created":
+            self._poll_part(part)
 
     def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
         """Ask whether to give up batches of a part."""
@@ -3798,7 +3775,7 @@ class Job:
     def _ask(self, part: _Part, ids: Iterable[str], text: str) -> None:
         """Note a question that only a person can answer, and go on with the others."""
         part.asked = list(ids)
-        self._questions[part.start] = f"{self._name(part)}: {text}"
+        part.question = f"{self._name(part)}: {text}"
         self._save()
 
     # Finish
@@ -3814,7 +3791,7 @@ class Job:
         has_rows = os.path.getsize(self._rows_path) > 0
         path = self._rows_path if has_rows else self._results
         summary = _Summary()
-        if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
+        if os.path.getsize(path) == self._journal.rows_end:
             summary.read(path)
         if sum(summary.outcomes.values()) != len(self._part_of):
             raise JobError(
@@ -3822,40 +3799,39 @@ class Job:
                 "back and run again, or remove the journal if you have the results"
             )
         if summary.failed:
-            self._write_failed(summary.failed)
+            _write(self._failed_path + ".tmp", self._failed_texts(summary.failed))
+            _publish(self._failed_path + ".tmp", self._failed_path)
         self._release_rows_file()
         if has_rows:
             _publish(self._rows_path, self._results)
         else:
             _while_held(os.unlink, self._rows_path)
         _sync_folder(self._results)
-        self._progress.message(self._summary(summary))
+        self._progress.message("\n".join(self._summary_lines(summary)))
         _while_held(os.unlink, self._journal_path)
         return 3 if summary.failed else 0
 
-    def _write_failed(self, failed: set[str]) -> None:
-        """Write the requests that did not succeed, as they were, beside RESULTS."""
-        with _new_file(self._failed_path + ".tmp") as file:
-            # The plan knows the order of the custom_ids.
-            custom_ids = iter(self._part_of)
-            for part in self._journal.parts:
-                for text in self._texts_of(part):
-                    if next(custom_ids) in failed:
-                        file.write(text + b"\n")
-            _sync(file)
-        _publish(self._failed_path + ".tmp", self._failed_path)
+    def _failed_texts(self, failed: set[str]) -> Iterator[bytes]:
+        """Yield the lines of the requests that did not succeed, as they were."""
+        # The plan knows the order of the custom_ids.
+        custom_ids = iter(self._part_of)
+        for part in self._journal.parts:
+            for text in self._texts_of(part):
+                if next(custom_ids) in failed:
+                    yield text + b"\n"
 
-    def _summary(self, summary: _Summary) -> str:
-        started_at = _parse_time(self._journal.started_at)
-        elapsed = _clock(datetime.now(timezone.utc) - started_at)
+    def _summary_lines(self, summary: _Summary) -> Iterator[str]:
+        yield from summary.lines()
+        began = _parse_time(self._journal.started_at)
         batches: list[str] = []
         for part in self._journal.parts:
             mark = " (taken over)" if part.is_taken_over else ""
-            batches += [one + mark for one in part.batches]
-        lines = [*summary.lines(), f"{elapsed} elapsed; batches: {', '.join(batches)}"]
+            batches += [one + mark for one in part.left]
+        elapsed = _clock(datetime.now(timezone.utc) - began)
+        yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
-            lines.append(f"what did not succeed, ready to be run: {self._failed_path}")
-        return "\n".join([*lines, f"results: {self._results}"])
+            yield f"what did not succeed, ready to be run: {self._failed_path}"
+        yield f"results: {self._results}"
 
     def _save(self) -> None:
         self._journal.save(self._journal_path)
@@ -3875,10 +3851,10 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _known_name(name: Any, known: Mapping[str, Any]) -> str:
-    """Return the name to count, because a server or a file may have any number."""
-    is_known = str(name) in known or len(known) < MAX_NAMES
-    return str(name) if is_known else "others"
+def _count_name(counter: Counter[str], name: Any, number: int = 1) -> None:
+    """Count a name, of which a server or a file may have any number."""
+    is_known = str(name) in counter or len(counter) < MAX_NAMES
+    counter[str(name) if is_known else "others"] += number
 
 
 def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str:
@@ -3908,7 +3884,8 @@ class _Summary:
         self.outcomes: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.stops: Counter[str] = Counter()
-        self.tokens: dict[str, Counter[str]] = {}
+        # By the field of usage: the tokens of each model.
+        self.tokens = {name: Counter[str]() for name in self.TOKENS}
         self.failed: set[str] = set()
         # Failed requests that would fail again.
         self.invalid = 0
@@ -3917,49 +3894,48 @@ class _Summary:
         """Count the rows of a file."""
         with open(path, "rb") as rows:
             for row in iter_json_lines(rows):
-                result = row.get("result")
-                outcome = _known_name(_dig(result, "type"), self.outcomes)
-                self.outcomes[outcome] += 1
-                if outcome != "succeeded":
-                    self.failed.add(row["custom_id"])
-                error_type = _dig(result, "error", "error", "type")
-                if error_type is not None:
-                    message = _dig(result, "error", "error", "message")
-                    text = _known_name(f"{error_type}: {message}", self.errors)
-                    self.errors[text] += 1
-                    self.invalid += error_type == "invalid_request_error"
-                usage = _dig(result, "message", "usage")
-                if isinstance(usage, dict):
-                    self._add_message(result["message"], usage)
+                self._add(row["custom_id"], row.get("result"))
 
-    def _add_message(self, message: dict[str, Any], usage: dict[str, Any]) -> None:
-        stop_reason = str(message.get("stop_reason"))
-        if stop_reason not in self.USUAL_STOPS:
-            self.stops[_known_name(stop_reason, self.stops)] += 1
-        model = _known_name(message.get("model"), self.tokens)
-        counter = self.tokens.setdefault(model, Counter())
-        for name in self.TOKENS:
-            number = usage.get(name)
-            counter[name] += number if isinstance(number, int) else 0
+    def _add(self, custom_id: str, result: Any) -> None:
+        outcome = str(_dig(result, "type"))
+        _count_name(self.outcomes, outcome)
+        if outcome != "succeeded":
+            self.failed.add(custom_id)
+        error_type = _dig(result, "error", "error", "type")
+        if error_type is not None:
+            message = _dig(result, "error", "error", "message")
+            _count_name(self.errors, f"{error_type}: {message}")
+            self.invalid += error_type == "invalid_request_error"
+        message = _dig(result, "message")
+        usage = _dig(message, "usage")
+        if isinstance(usage, dict):
+            if message.get("stop_reason") not in self.USUAL_STOPS:
+                _count_name(self.stops, message.get("stop_reason"))
+            for name, counter in self.tokens.items():
+                number = usage.get(name)
+                number = number if isinstance(number, int) else 0
+                _count_name(counter, message.get("model"), number)
 
-    def lines(self) -> list[str]:
-        """Return the lines of the summary."""
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the summary."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
-        lines = [f"{_plural(sum(self.outcomes.values()), 'request')}: {counts}"]
+        yield f"{_plural(sum(self.outcomes.values()), 'request')}: {counts}"
         for message, count in self.errors.most_common(5):
-            lines.append(f"  {count:,} × {message}")
+            yield f"  {count:,} × {message}"
         if self.failed:
             again = len(self.failed) - self.invalid
-            lines.append(
+            yield (
                 f"  worth running again: {again:,}; failing again as they are: "
                 f"{self.invalid:,}"
             )
         for reason, count in self.stops.most_common(5):
-            lines.append(f"  {count:,} stopped by {reason}")
-        for model, tokens in self.tokens.items():
-            shown = [f"{tokens[name]:,} {text}" for name, text in self.TOKENS.items()]
-            lines.append(f"tokens of {model}: {', '.join(shown)}")
-        return lines
+            yield f"  {count:,} stopped by {reason}"
+        for model in self.tokens["input_tokens"]:
+            shown = [
+                f"{self.tokens[name][model]:,} {text}"
+                for name, text in self.TOKENS.items()
+            ]
+            yield f"tokens of {model}: {', '.join(shown)}"
 
 
 def _dig(value: Any, *names: str) -> Any:
