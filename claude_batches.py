@@ -67,7 +67,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
@@ -3223,7 +3223,16 @@ def _locked(path: str) -> Iterator[Any]:
     """
     with open(path, "a+b") as file:
         try:
-            _lock(file)
+            if sys.platform == "win32":
+                import msvcrt
+
+                # A lock far behind all rows keeps nobody from reading them.
+                file.seek(1 << 40)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The run that held the lock before may have moved or removed the file.
             is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except OSError:
@@ -3234,19 +3243,6 @@ def _locked(path: str) -> Iterator[Any]:
                 "no locks; run again if there is more to do"
             )
         yield file
-
-
-def _lock(file: Any) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        # A lock far behind all rows keeps nobody from reading them.
-        file.seek(1 << 40)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Job:
@@ -3297,13 +3293,13 @@ class Job:
         self._betas = list(betas)
         self._is_waiting = wait
         self._is_checking = check
-        self._journal: Any = None
+        self._parts: list[_Part] = []
 
     @property
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
-        parts = self._journal.parts if self._journal else ()
-        return [one for part in parts if part.state == "created" for one in part.left]
+        parts = [part for part in self._parts if part.state == "created"]
+        return [one for part in parts for one in part.left]
 
     def run(self) -> int:
         """Do what is left, and return the exit status.
@@ -3331,7 +3327,7 @@ class Job:
             try:
                 return self._work()
             except KeyboardInterrupt:
-                for part in self._journal.parts:
+                for part in self._parts:
                     if part.state == "closing":
                         self._progress.message(
                             f"{self._name(part)}: its batch may exist, and be billed; the "
@@ -3345,8 +3341,7 @@ class Job:
                 ) from error
 
     def _work(self) -> int:
-        parts = self._journal.parts
-        for part in parts:
+        for part in self._parts:
             part.question = ""
             if part.is_in_doubt:
                 self._await_settle(part)
@@ -3361,13 +3356,13 @@ class Job:
             if not dues or not self._is_waiting:
                 break
             time.sleep(max(0.0, min(dues) - time.monotonic()))
-        questions = [part.question for part in parts if part.question]
+        questions = [part.question for part in self._parts if part.question]
         if questions:
             raise JobError("\n".join(questions))
         return self._finish() if self._is_collected() else 4
 
     def _is_collected(self) -> bool:
-        return all(part.state == "collected" for part in self._journal.parts)
+        return all(part.state == "collected" for part in self._parts)
 
     # Plan
 
@@ -3382,6 +3377,7 @@ class Job:
                     f"{self._rows_path} is of a run without its journal; move it away"
                 )
             self._journal = self.plan()[0]
+            self._parts = self._journal.parts
             if self._is_checking:
                 self._check_first()
         self._apply_disowned()
@@ -3393,6 +3389,7 @@ class Job:
         """Take the journal of an earlier run.  Raises JobError if it is of another job."""
         # It is set at once, because its batches go on whatever comes now.
         journal = self._journal = _Journal.load(self._journal_path)
+        self._parts = journal.parts
         plan = self.plan()[0]
         then, now = ([part.digest for part in one.parts] for one in (journal, plan))
         _check_same(self._requests, then, now)
@@ -3431,8 +3428,10 @@ class Job:
 
     def _check_first(self) -> None:
         """Count the tokens of the first request, for free: what is wrong is told now."""
+        with open(self._requests, "rb") as file:
+            *_, request = next(_read_requests(file, self._requests))
         try:
-            _count(self._client, self._first, self._betas or None)
+            _count(self._client, request["params"], self._betas or None)
         except APIError as error:
             is_refusal = isinstance(error, BadRequestError) and not error.error_code
             if is_refusal and error.type == "invalid_request_error":
@@ -3467,8 +3466,6 @@ class Job:
             lines = _read_requests(file, self._requests)
             for number, start, text, request in lines:
                 place, params = f"{self._requests}:{number}", request["params"]
-                if not parts:
-                    self._first = params
                 if not parts or parts[-1].is_full(text):
                     parts.append(_Part(start))
                 part = parts[-1]
@@ -3512,11 +3509,11 @@ class Job:
     # Send
 
     def _in_doubt(self) -> list[_Part]:
-        return [part for part in self._journal.parts if part.is_in_doubt]
+        return [part for part in self._parts if part.is_in_doubt]
 
     def _to_send(self) -> list[_Part]:
         """Return the parts in doubt, which hold up all others, or those without a batch."""
-        planned = [part for part in self._journal.parts if part.state == "planned"]
+        planned = [part for part in self._parts if part.state == "planned"]
         return [part for part in self._in_doubt() or planned if not part.question]
 
     def _await_settle(self, part: _Part) -> None:
@@ -3575,7 +3572,7 @@ class Job:
         It is if the list has a batch that was noted, or none was and the list has ended.
         """
         known = {*self._journal.disowned, *part.noted, *part.batches}
-        for other in self._journal.parts:
+        for other in self._parts:
             if other.state in ("created", "collected"):
                 known.update(other.left)
         since = _parse_time(part.noted_since)
@@ -3639,7 +3636,7 @@ class Job:
 
     def _to_poll(self) -> list[_Part]:
         """Return the parts whose batches are running, or not read yet."""
-        parts = [part for part in self._journal.parts if part.state != "collected"]
+        parts = [part for part in self._parts if part.state != "collected"]
         return [part for part in parts if part.left and not part.question]
 
     def _poll(self) -> None:
@@ -3650,7 +3647,7 @@ class Job:
         for part in self._to_poll():
             self._poll_part(part)
         if self._running:
-            self._progress.batches(self._running, len(self._journal.parts))
+            self._progress.batches(self._running, len(self._parts))
 
     def _poll_part(self, part: _Part) -> None:
         for batch_id, rows in part.left.items():
@@ -3727,18 +3724,14 @@ class Job:
                 reason += f", and {len(others):,} others ({others[0]!r} for one)"
             self._ask_about(part, [batch_id], reason)
         else:
-            self._note_collected(part, end)
-
-    def _note_collected(self, part: _Part, end: int) -> None:
-        _sync(self._rows_file)
-        part.state, self._journal.rows_end = "collected", end
-        self._save()
-        if not self._in_doubt():
-            # It has made room in the queue.
-            self._send_due = 0.0
-        self._progress.message(
-            f"{self._name(part)}: {_plural(part.requests, 'result')}"
-        )
+            _sync(self._rows_file)
+            part.state, self._journal.rows_end = "collected", end
+            self._save()
+            if not self._in_doubt():
+                # It has made room in the queue.
+                self._send_due = 0.0
+            rows = _plural(part.requests, "result")
+            self._progress.message(f"{self._name(part)}: {rows}")
 
     def _decide(self, part: _Part) -> None:
         """Take the candidate that has the part's rows, once all of them are known."""
@@ -3793,7 +3786,7 @@ class Job:
         summary = _Summary()
         if os.path.getsize(path) == self._journal.rows_end:
             summary.read(path)
-        if sum(summary.outcomes.values()) != len(self._part_of):
+        if sum(summary.counts["outcomes"].values()) != len(self._part_of):
             raise JobError(
                 f"{path} does not have the rows that {self._journal_path} counts; put it "
                 "back and run again, or remove the journal if you have the results"
@@ -3815,7 +3808,7 @@ class Job:
         """Yield the lines of the requests that did not succeed, as they were."""
         # The plan knows the order of the custom_ids.
         custom_ids = iter(self._part_of)
-        for part in self._journal.parts:
+        for part in self._parts:
             for text in self._texts_of(part):
                 if next(custom_ids) in failed:
                     yield text + b"\n"
@@ -3824,7 +3817,7 @@ class Job:
         yield from summary.lines()
         began = _parse_time(self._journal.started_at)
         batches: list[str] = []
-        for part in self._journal.parts:
+        for part in self._parts:
             mark = " (taken over)" if part.is_taken_over else ""
             batches += [one + mark for one in part.left]
         elapsed = _clock(datetime.now(timezone.utc) - began)
@@ -3837,9 +3830,10 @@ class Job:
         self._journal.save(self._journal_path)
 
     def _name(self, part: _Part) -> str:
-        parts = self._journal.parts
-        number = parts.index(part) + 1
-        return f"part {number} of {len(parts)} ({_plural(part.requests, 'request')})"
+        number = self._parts.index(part) + 1
+        return (
+            f"part {number} of {len(self._parts)} ({_plural(part.requests, 'request')})"
+        )
 
 
 def _may_pass(error: APIError) -> bool:
@@ -3881,14 +3875,15 @@ class _Summary:
     USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.stops: Counter[str] = Counter()
-        # By the field of usage: the tokens of each model.
-        self.tokens = {name: Counter[str]() for name in self.TOKENS}
+        # By what is counted: outcomes, errors, stop reasons, and the tokens of models.
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.failed: set[str] = set()
         # Failed requests that would fail again.
         self.invalid = 0
+
+    def count(self, what: str, name: Any, number: int = 1) -> None:
+        """Count a name."""
+        _count_name(self.counts[what], name, number)
 
     def read(self, path: str) -> None:
         """Count the rows of a file."""
@@ -3897,30 +3892,31 @@ class _Summary:
                 self._add(row["custom_id"], row.get("result"))
 
     def _add(self, custom_id: str, result: Any) -> None:
-        outcome = str(_dig(result, "type"))
-        _count_name(self.outcomes, outcome)
+        outcome = _dig(result, "type")
+        self.count("outcomes", outcome)
         if outcome != "succeeded":
             self.failed.add(custom_id)
         error_type = _dig(result, "error", "error", "type")
         if error_type is not None:
             message = _dig(result, "error", "error", "message")
-            _count_name(self.errors, f"{error_type}: {message}")
+            self.count("errors", f"{error_type}: {message}")
             self.invalid += error_type == "invalid_request_error"
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
             if message.get("stop_reason") not in self.USUAL_STOPS:
-                _count_name(self.stops, message.get("stop_reason"))
-            for name, counter in self.tokens.items():
+                self.count("stops", message.get("stop_reason"))
+            for name in self.TOKENS:
                 number = usage.get(name)
                 number = number if isinstance(number, int) else 0
-                _count_name(counter, message.get("model"), number)
+                self.count(name, message.get("model"), number)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the summary."""
-        counts = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
-        yield f"{_plural(sum(self.outcomes.values()), 'request')}: {counts}"
-        for message, count in self.errors.most_common(5):
+        outcomes = self.counts["outcomes"]
+        counts = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+        yield f"{_plural(sum(outcomes.values()), 'request')}: {counts}"
+        for message, count in self.counts["errors"].most_common(5):
             yield f"  {count:,} × {message}"
         if self.failed:
             again = len(self.failed) - self.invalid
@@ -3928,11 +3924,11 @@ class _Summary:
                 f"  worth running again: {again:,}; failing again as they are: "
                 f"{self.invalid:,}"
             )
-        for reason, count in self.stops.most_common(5):
+        for reason, count in self.counts["stops"].most_common(5):
             yield f"  {count:,} stopped by {reason}"
-        for model in self.tokens["input_tokens"]:
+        for model in self.counts["input_tokens"]:
             shown = [
-                f"{self.tokens[name][model]:,} {text}"
+                f"{self.counts[name][model]:,} {text}"
                 for name, text in self.TOKENS.items()
             ]
             yield f"tokens of {model}: {', '.join(shown)}"
