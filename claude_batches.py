@@ -3092,8 +3092,9 @@ class _Journal:
             is_whole = fields.pop("journal_digest") == _digest_of(fields)
             if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
                 raise ValueError("it was changed or damaged")
-            fields["parts"] = [_Part(**part) for part in fields["parts"]]
-            return cls(**fields)
+            # Its questions are asked again if they are still open.
+            parts = [_Part(**{**part, "question": ""}) for part in fields["parts"]]
+            return cls(**{**fields, "parts": parts})
         except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
                 f"{path} is not the journal of a run: {error}.  Put it back as it was, or "
@@ -3307,8 +3308,8 @@ class Job:
         It is 0 if every request succeeded, 3 if not, 4 if something is unfinished (only
         without ``wait``).  Raises AnthropicError, or OSError of a file.
         """
-        own = [self._journal_path + ".tmp", self._rows_path, self._failed_path + ".tmp"]
-        own += [self._journal_path, self._failed_path]
+        own = [self._journal_path, self._rows_path, self._failed_path]
+        own += [path + ".tmp" for path in own]
         _check_names(self._requests, self._results, own)
         # When to send or look, and when to poll: by the monotonic clock of this process.
         self._send_due = self._poll_due = 0.0
@@ -3341,10 +3342,12 @@ class Job:
                 ) from error
 
     def _work(self) -> int:
-        for part in self._parts:
-            part.question = ""
-            if part.is_in_doubt:
-                self._await_settle(part)
+        for part in self._in_doubt():
+            self._await_settle(part)
+            if not self._is_waiting:
+                # Otherwise runs that do not wait would never end a doubt.
+                time.sleep(self._settle)
+                self._send_due = 0.0
         while True:
             self._send()
             self._poll()
@@ -3525,10 +3528,6 @@ class Job:
 
     def _send(self) -> None:
         """Look for the batch of a part in doubt, then send the parts that have none."""
-        if self._in_doubt() and not self._is_waiting:
-            # Otherwise runs that do not wait would never end a doubt.
-            time.sleep(max(0.0, self._send_due - time.monotonic()))
-            self._send_due = 0.0
         while self._to_send() and time.monotonic() >= self._send_due:
             part = self._to_send()[0]
             try:
@@ -3561,7 +3560,7 @@ class Job:
                 "its response was lost, and the list shows none of the batches that were "
                 "there before.  Run again with the key of the right workspace; if those "
                 "were deleted, disown them, and if its batch is not in the list then, it "
-                f"is sent (and paid) again: {self._progress.again(*flags)}",
+                f"is sent (and paid) again.\n  to disown them: {self._progress.again(*flags)}",
             )
 
     def _candidates(
@@ -3650,6 +3649,7 @@ class Job:
             self._progress.batches(self._running, len(self._parts))
 
     def _poll_part(self, part: _Part) -> None:
+        """Poll the batches of a part, and decide between candidates."""
         for batch_id, rows in part.left.items():
             if rows is None and not part.question:
                 self._poll_batch(part, batch_id)
@@ -3662,22 +3662,21 @@ class Job:
             batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
             if batch.processing_status == "ended":
                 self._read(part, batch_id)
-                return
+            else:
+                self._running.append(batch)
+                self._poll_later(_headers(batch))
+                if part.asked:
+                    # It has come back, and cannot be given up any more.
+                    part.asked = []
+                    self._save()
         except JobError:
+            # The journal cannot be written.
             raise
         except APIError as error:
             self._after_error(part, batch_id, error)
-            return
         except AnthropicError as error:
             # It has no results_url.
             self._ask_about(part, [batch_id], str(error))
-            return
-        if part.asked:
-            # It has come back, and cannot be given up any more.
-            part.asked = []
-            self._save()
-        self._running.append(batch)
-        self._poll_later(_headers(batch))
 
     def _poll_later(self, headers: Mapping[str, str]) -> float:
         """Put off the next poll as a response asks; return the seconds."""
@@ -3784,7 +3783,7 @@ class Job:
         has_rows = os.path.getsize(self._rows_path) > 0
         path = self._rows_path if has_rows else self._results
         summary = _Summary()
-        if os.path.getsize(path) == self._journal.rows_end:
+        if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
             summary.read(path)
         if sum(summary.counts["outcomes"].values()) != len(self._part_of):
             raise JobError(
