@@ -2855,16 +2855,20 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _ignoring_404, _Patience, _poll_delay.
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _moment, _parse_time,
+# _ignoring_404, _Patience, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
 #   planned    no batch of it exists
-#   closing    the last block went out, or may have: its batch may exist.  Without
-#              candidates it is in doubt, and no other part is sent; once settle is over
+#   closing    the last block went out, or may have: its batch may exist.  While it has no
+#              candidate it is in doubt, and no other part is sent; once settle is over
 #              the candidates are written down, and their rows decide
 #   created    its batch is known
 #   collected  its rows are in RESULTS.part, before the byte rows_end
+#
+# A run goes from one time to the next: when to send, or to look for a batch, and when to
+# poll all batches that are left.
 
 # What of a request's params count_tokens takes: API reference, Count tokens in a Message;
 # the last four under a beta.
@@ -3020,7 +3024,7 @@ class _Part:
     requests: int = 0
     # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
     size: int = len(_HEAD) + 2 - 1
-    # Of the place of the part, and of its requests.
+    # Of the digest before the last request, and of that.
     digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
@@ -3056,8 +3060,7 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        before = f"{self.start} {self.digest} ".encode()
-        self.digest = hashlib.sha256(before + text).hexdigest()
+        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
 
 
 @dataclass
@@ -3114,6 +3117,10 @@ class _Journal:
             raise JobError(
                 f"The journal {path} cannot be written: {error}; run again"
             ) from error
+
+    def places(self) -> list[tuple[int, str]]:
+        """Return where each part is in REQUESTS, and what it is there."""
+        return [(part.start, part.digest) for part in self.parts]
 
 
 def _digest_of(fields: dict[str, Any]) -> str:
@@ -3394,8 +3401,7 @@ class Job:
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
         plan = self.plan()[0]
-        then, now = ([part.digest for part in one.parts] for one in (journal, plan))
-        _check_same(self._requests, then, now)
+        _check_same(self._requests, journal.places(), plan.places())
         _check_same(f"base_url {plan.base_url}", journal.base_url, plan.base_url)
         _check_same(f"--beta {plan.betas}", journal.betas, plan.betas)
         if not self._is_collected():
@@ -3846,8 +3852,9 @@ def _plural(count: int, noun: str) -> str:
 
 def _count_name(counter: Counter[str], name: Any, number: int = 1) -> None:
     """Count a name, of which a server or a file may have any number."""
-    is_known = str(name) in counter or len(counter) < MAX_NAMES
-    counter[str(name) if is_known else "others"] += number
+    name = str(name)
+    is_known = name in counter or len(counter) < MAX_NAMES
+    counter[name if is_known else "others"] += number
 
 
 def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str:
