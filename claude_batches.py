@@ -3887,10 +3887,6 @@ class _Summary:
         # Failed requests that would fail again.
         self.invalid = 0
 
-    def count(self, what: str, name: Any, number: int = 1) -> None:
-        """Count a name."""
-        _count_name(self.counts[what], name, number)
-
     def read(self, path: str) -> None:
         """Count the rows of a file."""
         with open(path, "rb") as rows:
@@ -3899,23 +3895,23 @@ class _Summary:
 
     def _add(self, custom_id: str, result: Any) -> None:
         outcome = _dig(result, "type")
-        self.count("outcomes", outcome)
+        _count_name(self.counts["outcomes"], outcome)
         if outcome != "succeeded":
             self.failed.add(custom_id)
         error_type = _dig(result, "error", "error", "type")
         if error_type is not None:
             message = _dig(result, "error", "error", "message")
-            self.count("errors", f"{error_type}: {message}")
+            _count_name(self.counts["errors"], f"{error_type}: {message}")
             self.invalid += error_type == "invalid_request_error"
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
             if message.get("stop_reason") not in self.USUAL_STOPS:
-                self.count("stops", message.get("stop_reason"))
+                _count_name(self.counts["stops"], message.get("stop_reason"))
             for name in self.TOKENS:
                 number = usage.get(name)
                 number = number if isinstance(number, int) else 0
-                self.count(name, message.get("model"), number)
+                _count_name(self.counts[name], message.get("model"), number)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines of the summary."""
