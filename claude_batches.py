@@ -71,7 +71,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
@@ -2759,16 +2759,20 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _ignoring_404, _Patience, _poll_delay.
+# _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment, _parse_time,
+# _ignoring_404, _Patience, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
 #   planned    no batch of it exists
-#   closing    the last block went out, or may have: its batch may exist.  Without
-#              candidates it is in doubt, and no other part is sent; once settle is over
+#   closing    the last block went out, or may have: its batch may exist.  While it has no
+#              candidate it is in doubt, and no other part is sent; once settle is over
 #              the candidates are written down, and their rows decide
 #   created    its batch is known
 #   collected  its rows are in RESULTS.part, before the byte rows_end
+#
+# A run goes from one time to the next: when to send, or to look for a batch, and when to
+# poll all batches that are left.
 
 # What of a request's params count_tokens takes: API reference, Count tokens in a Message;
 # the last four under a beta.
@@ -2966,24 +2970,46 @@ class _Part:
     """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on."""
 
     start: int
-    digest: str = ""
     requests: int = 0
     # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
-    bytes: int = len(_HEAD) + 2 - 1
+    size: int = len(_HEAD) + 2 - 1
+    # Of the digest before the last request, and of that.
+    digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
     noted: list[str] = field(default_factory=list)
     noted_since: str | None = None
-    # The batches that may be the part's; None while it is in doubt.
-    candidates: list[str] | None = None
-    # Whether the look that found them is to be trusted that there is no other one.
+    # Its batch, or the candidates: how many of the part's rows each has, None if that is
+    # not known.  One with 0 is somebody else's, or was disowned.
+    batches: dict[str, int | None] = field(default_factory=dict)
+    # Whether the look that found the candidates proves that there is no other one.
     is_certain: bool = False
-    # Candidates that turned out to be of somebody else.
-    struck: list[str] = field(default_factory=list)
-    batch_id: str | None = None
     is_taken_over: bool = False
-    # The ids that a question has named: only these can be disowned.
+    # What only a person can decide, if this run came to that; and the ids that such a
+    # question named, which can be disowned until one of them is read after all.
+    question: str = ""
     asked: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> dict[str, int | None]:
+        """The batches that may be the part's."""
+        return {one: rows for one, rows in self.batches.items() if rows != 0}
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether its batch may exist, and has to be looked for."""
+        return self.state == "closing" and not self.left
+
+    def is_full(self, text: bytes) -> bool:
+        """Tell whether a batch has no room for one more request."""
+        is_long = self.size + 1 + len(text) > MAX_BATCH_BYTES
+        return is_long or self.requests == MAX_BATCH_REQUESTS
+
+    def add(self, text: bytes) -> None:
+        """Add a request to the part."""
+        self.requests += 1
+        self.size += len(text) + 1
+        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
 
 
 @dataclass
@@ -2993,8 +3019,8 @@ class _Journal:
     base_url: str
     betas: list[str]
     parts: list[_Part]
-    organization_id: str | None = None
-    workspace_id: str | None = None
+    # The headers of a response that tell whose key the run began with.
+    owner: dict[str, str] = field(default_factory=dict)
     started_at: str = field(
         default_factory=lambda: datetime.now(timezone.utc).isoformat()
     )
@@ -3018,7 +3044,8 @@ class _Journal:
             is_whole = fields.pop("journal_digest") == _digest_of(fields)
             if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
                 raise ValueError("it was changed or damaged")
-            parts = [_Part(**part) for part in fields["parts"]]
+            # Its questions are asked again if they are still open.
+            parts = [_Part(**{**part, "question": ""}) for part in fields["parts"]]
             return cls(**{**fields, "parts": parts})
         except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
@@ -3031,9 +3058,7 @@ class _Journal:
         fields = {"format": JOURNAL_FORMAT, **asdict(self)}
         fields["journal_digest"] = _digest_of(fields)
         try:
-            with _new_file(path + ".tmp") as file:
-                file.write(json.dumps(fields, indent=1).encode())
-                _sync(file)
+            _write(path + ".tmp", [json.dumps(fields, indent=1).encode()])
             _while_held(os.replace, path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:
@@ -3042,9 +3067,22 @@ class _Journal:
                 f"The journal {path} cannot be written: {error}; run again"
             ) from error
 
+    def places(self) -> list[tuple[int, str]]:
+        """Return where each part is in REQUESTS, and what it is there."""
+        return [(part.start, part.digest) for part in self.parts]
+
 
 def _digest_of(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same(name: str, then: Any, now: Any) -> None:
+    """Raise JobError if something is not as it was when the run began."""
+    if then != now:
+        raise JobError(
+            f"{name} has changed since the run began; put it back and run again, or begin "
+            "another run"
+        )
 
 
 def _while_held(change: Callable[..., None], *paths: str) -> None:
@@ -3060,11 +3098,14 @@ def _while_held(change: Callable[..., None], *paths: str) -> None:
     return change(*paths)
 
 
-def _new_file(path: str) -> Any:
+def _write(path: str, blocks: Iterable[bytes]) -> None:
+    """Write a new file, down to the disk."""
     # It may be a link, or a second name of a file that is published.
     with contextlib.suppress(FileNotFoundError):
         _while_held(os.remove, path)
-    return open(path, "xb")
+    with open(path, "xb") as file:
+        file.writelines(blocks)
+        _sync(file)
 
 
 def _sync(file: Any) -> None:
@@ -3073,14 +3114,13 @@ def _sync(file: Any) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    # Windows has no way to do that, and does not need it.
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.path.dirname(os.path.abspath(path))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        # Some network folders refuse.
-        with contextlib.suppress(OSError):
+    # Windows has no way to do that, and does not need it; some network folders refuse.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
             os.fsync(descriptor)
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _publish(source: str, target: str) -> None:
@@ -3088,6 +3128,8 @@ def _publish(source: str, target: str) -> None:
 
     Raises InvalidRequestsError rather than overwrite.
     """
+    import filecmp
+
     try:
         # A rename would overwrite on POSIX.
         os.link(source, target)
@@ -3096,20 +3138,12 @@ def _publish(source: str, target: str) -> None:
             # There are no hard links in this folder.
             _while_held(os.rename, source, target)
             return
-        if not _is_same_file(source, target):
+        # A run that published it may have been killed before it could say so.
+        if os.path.islink(target) or not filecmp.cmp(source, target, shallow=False):
             _refuse_existing(target)
             # It went away meanwhile.
             raise
-        # A run that published it was killed before it could say so.
     _while_held(os.unlink, source)
-
-
-def _is_same_file(source: str, target: str) -> bool:
-    import filecmp
-
-    if os.path.islink(target) or not os.path.isfile(target):
-        return False
-    return filecmp.cmp(source, target, shallow=False)
 
 
 def _refuse_existing(*paths: str) -> None:
@@ -3146,49 +3180,26 @@ def _locked(path: str) -> Iterator[Any]:
     """
     with open(path, "a+b") as file:
         try:
-            _lock(file)
-        except OSError as error:
-            raise JobError(
-                f"Another run is at work on {path}, or the folder has no locks ({error})"
-            ) from None
-        is_ours = False
-        # The run that held the lock before may have moved or removed the file.
-        with contextlib.suppress(FileNotFoundError):
+            if sys.platform == "win32":
+                import msvcrt
+
+                # A lock far behind all rows keeps nobody from reading them.
+                file.seek(1 << 40)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The run that held the lock before may have moved or removed the file.
             is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except OSError:
+            is_ours = False
         if not is_ours:
             raise JobError(
-                f"Another run was at work on {path}, and has just ended; run again if "
-                "there is more to do"
+                f"Another run is at work on {path}, or has just ended, or the folder has "
+                "no locks; run again if there is more to do"
             )
         yield file
-
-
-def _lock(file: Any) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        # A lock far behind all rows keeps nobody from reading them.
-        file.seek(1 << 40)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-class _Watch:
-    """What this process knows of a batch that it polls."""
-
-    def __init__(self) -> None:
-        # When to poll it again, by the monotonic clock.
-        self.due = 0.0
-        self.patience = _Patience()
-        # Downloads that ended without all rows.
-        self.incomplete = 0
-        # As it was seen last, while it runs.
-        self.running: MessageBatch | None = None
-        # Of a candidate: how many of its rows are the part's, and of how many.
-        self.rows: tuple[int, int] | None = None
 
 
 class Job:
@@ -3239,13 +3250,13 @@ class Job:
         self._betas = list(betas)
         self._is_waiting = wait
         self._is_checking = check
-        self._journal: Any = None
+        self._parts: list[_Part] = []
 
     @property
     def open_batches(self) -> list[str]:
         """The ids of the batches that are running or not collected yet."""
-        parts = self._journal.parts if self._journal else ()
-        return [part.batch_id for part in parts if part.state == "created"]
+        parts = [part for part in self._parts if part.state == "created"]
+        return [one for part in parts for one in part.left]
 
     def run(self) -> int:
         """Do what is left, and return the exit status.
@@ -3253,28 +3264,27 @@ class Job:
         It is 0 if every request succeeded, 3 if not, 4 if something is unfinished (only
         without ``wait``).  Raises AnthropicError, or OSError of a file.
         """
-        own = [self._journal_path + ".tmp", self._rows_path, self._failed_path + ".tmp"]
-        own += [self._journal_path, self._failed_path]
+        own = [self._journal_path, self._rows_path, self._failed_path]
+        own += [path + ".tmp" for path in own]
         _check_names(self._requests, self._results, own)
-        self._doubt_since = time.monotonic()
-        self._send_due = 0.0
-        self._watches: dict[str, _Watch] = {}
-        # By the place of its part: what only a person can decide.
-        self._questions: dict[int, str] = {}
-        # The first page of a look that found nothing.
-        self._looked: Page[MessageBatch] | None = None
+        # When to send or look, and when to poll: by the monotonic clock of this process.
+        self._send_due = self._poll_due = 0.0
+        # By the id of a batch: the downloads that ended without all rows.
+        self._incomplete: Counter[str] = Counter()
         with _locked(self._rows_path) as self._rows_file:
             try:
                 self._open()
             except BaseException:
-                is_new = not os.path.exists(self._journal_path)
-                if is_new and not os.path.getsize(self._rows_path):
-                    self._remove_rows_file()
+                if not os.path.getsize(self._rows_path):
+                    self._release_rows_file()
+                    # On Windows another run may have opened it just now: it is that run's.
+                    with contextlib.suppress(PermissionError):
+                        os.unlink(self._rows_path)
                 raise
             try:
                 return self._work()
             except KeyboardInterrupt:
-                for part in self._journal.parts:
+                for part in self._parts:
                     if part.state == "closing":
                         self._progress.message(
                             f"{self._name(part)}: its batch may exist, and be billed; the "
@@ -3288,58 +3298,30 @@ class Job:
                 ) from error
 
     def _work(self) -> int:
+        for part in self._in_doubt():
+            self._await_settle(part)
+            if not self._is_waiting:
+                # Otherwise runs that do not wait would never end a doubt.
+                time.sleep(self._settle)
+                self._send_due = 0.0
         while True:
             self._send()
             self._poll()
-            if not (self._is_waiting and self._is_moving()):
+            dues = []
+            if self._to_send():
+                dues.append(self._send_due)
+            if self._to_poll():
+                dues.append(self._poll_due)
+            if not dues or not self._is_waiting:
                 break
-            self._sleep()
-        if self._questions:
-            raise JobError("\n".join(self._questions.values()))
-        if not self._is_collected():
-            return 4
-        return self._finish()
+            time.sleep(max(0.0, min(dues) - time.monotonic()))
+        questions = [part.question for part in self._parts if part.question]
+        if questions:
+            raise JobError("\n".join(questions))
+        return self._finish() if self._is_collected() else 4
 
     def _is_collected(self) -> bool:
-        return all(part.state == "collected" for part in self._journal.parts)
-
-    def _is_moving(self) -> bool:
-        """Tell whether a part can go on without a person's answer."""
-        parts = enumerate(self._journal.parts)
-        states = {part.state for index, part in parts if index not in self._questions}
-        if "planned" in states and not self._is_blocked():
-            return True
-        return not states.isdisjoint(("closing", "created"))
-
-    def _is_blocked(self) -> bool:
-        """Tell whether a question about a part in doubt holds up the sending."""
-        parts = self._journal.parts
-        return any(self._is_in_doubt(parts[index]) for index in self._questions)
-
-    @staticmethod
-    def _is_in_doubt(part: _Part) -> bool:
-        return part.state == "closing" and part.candidates is None
-
-    @staticmethod
-    def _ids_of(part: _Part) -> list[str]:
-        """Return the ids of the batches that are polled for a part."""
-        if part.state == "created":
-            return [part.batch_id or ""]
-        return (part.candidates or []) if part.state == "closing" else []
-
-    def _sleep(self) -> None:
-        """Sleep until a part can be sent or a batch polled."""
-        dues = []
-        is_blocked = self._is_blocked()
-        for index, part in enumerate(self._journal.parts):
-            if index in self._questions:
-                continue
-            is_to_send = part.state == "planned" and not is_blocked
-            if is_to_send or self._is_in_doubt(part):
-                dues.append(self._send_due)
-            watches = [self._watch(batch_id) for batch_id in self._ids_of(part)]
-            dues += [watch.due for watch in watches if not watch.rows]
-        time.sleep(max(0.0, min(dues) - time.monotonic()))
+        return all(part.state == "collected" for part in self._parts)
 
     # Plan
 
@@ -3354,31 +3336,23 @@ class Job:
                     f"{self._rows_path} is of a run without its journal; move it away"
                 )
             self._journal = self.plan()[0]
+            self._parts = self._journal.parts
             if self._is_checking:
                 self._check_first()
         self._apply_disowned()
         if not self._is_collected():
             self._identify()
-            # What comes after the rows of collected parts may be torn.
-            self._rows_file.truncate(self._journal.rows_end)
         self._save()
 
     def _load(self) -> None:
         """Take the journal of an earlier run.  Raises JobError if it is of another job."""
         # It is set at once, because its batches go on whatever comes now.
         journal = self._journal = _Journal.load(self._journal_path)
+        self._parts = journal.parts
         plan = self.plan()[0]
-        if [_place(part) for part in plan.parts] != list(map(_place, journal.parts)):
-            raise JobError(
-                f"{self._requests} has changed since the run began; put it back, or begin "
-                "another run"
-            )
-        for name, now, then in (
-            ("base_url", self._client.base_url, journal.base_url),
-            ("--beta", self._betas, journal.betas),
-        ):
-            if now != then:
-                raise JobError(f"The run began with {name} {then}, and this is {now}")
+        _check_same(self._requests, journal.places(), plan.places())
+        _check_same(f"base_url {plan.base_url}", journal.base_url, plan.base_url)
+        _check_same(f"--beta {plan.betas}", journal.betas, plan.betas)
         if not self._is_collected():
             _refuse_existing(self._results)
             if os.path.getsize(self._rows_path) < journal.rows_end:
@@ -3390,36 +3364,25 @@ class Job:
 
     def _apply_disowned(self) -> None:
         """Strike off what --disown names.  Raises InvalidRequestsError for another id."""
+        journal = self._journal
         for batch_id in self._disown:
-            parts = [part for part in self._journal.parts if batch_id in part.asked]
-            if not parts and batch_id not in self._journal.disowned:
+            parts = [part for part in journal.parts if batch_id in part.asked]
+            if not parts and batch_id not in journal.disowned:
                 raise InvalidRequestsError(
                     f"--disown {batch_id}: no question has named this batch"
                 )
-            if batch_id not in self._journal.disowned:
-                self._journal.disowned.append(batch_id)
+            journal.disowned = sorted({*journal.disowned, batch_id})
             for part in parts:
-                self._strike_off(part, batch_id)
-
-    def _strike_off(self, part: _Part, batch_id: str) -> None:
-        """Take a batch from a part; with none left the part is sent again."""
-        if batch_id in part.noted:
-            part.noted.remove(batch_id)
-            part.asked.remove(batch_id)
-            return
-        # The question is answered.  What is left decides, and the next question says
-        # whether to give that up pays again.
-        part.asked = []
-        ids = self._ids_of(part)
-        if batch_id not in ids:
-            # It was decided since the question was asked.
-            return
-        left = [one for one in ids if one != batch_id]
-        if left:
-            part.candidates = left
-        else:
-            part.state, part.batch_id, part.candidates = "planned", None, None
-            part.is_taken_over = False
+                if part.is_in_doubt:
+                    part.noted.remove(batch_id)
+                    part.asked.remove(batch_id)
+                    continue
+                # The question is answered.  What is left decides, and the next question
+                # says whether to give that up pays again.
+                part.asked = []
+                part.batches[batch_id] = 0
+                if not part.left:
+                    part.state = "planned"
 
     def _check_first(self) -> None:
         """Count the tokens of the first request, for free: what is wrong is told now."""
@@ -3440,14 +3403,10 @@ class Job:
     def _identify(self) -> None:
         """Note whose key this is.  Raises JobError for the key of another workspace."""
         headers = _headers(self._batches.list(limit=1))
-        for name in ("organization_id", "workspace_id"):
-            known = getattr(self._journal, name)
-            told = headers.get(f"anthropic-{name.replace('_', '-')}")
-            if known and told and known != told:
-                raise JobError(
-                    f"The run began in {name} {known}, and this key is of {told}"
-                )
-            setattr(self._journal, name, known or told)
+        for name in ("anthropic-organization-id", "anthropic-workspace-id"):
+            if name in headers:
+                known = self._journal.owner.setdefault(name, headers[name])
+                _check_same(f"{name} {headers[name]}", known, headers[name])
 
     def plan(self) -> tuple[_Journal, str]:
         """Check REQUESTS and cut it into parts.
@@ -3456,26 +3415,25 @@ class Job:
         file and line.
         """
         version = self._client.default_headers.get("anthropic-version") or API_VERSION
-        digest = hashlib.sha256()
         warnings = max_tokens = 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
-        # The part of each custom_id: with it nothing is parsed again.
+        # The first byte of the part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
         with open(self._requests, "rb") as file:
             lines = _read_requests(file, self._requests)
             for number, start, text, request in lines:
-                place = f"{self._requests}:{number}"
-                if not parts or _is_full(parts[-1], len(text)):
-                    if parts:
-                        parts[-1].digest = digest.hexdigest()
+                place, params = f"{self._requests}:{number}", request["params"]
+                if not parts or parts[-1].is_full(text):
                     parts.append(_Part(start))
-                    digest = hashlib.sha256()
-                digest.update(text)
-                _add(parts[-1], len(text), place)
-                self._part_of[request["custom_id"]] = len(parts) - 1
-                params = request["params"]
-                _count_name(models, str(params.get("model")))
+                part = parts[-1]
+                part.add(text)
+                if part.size > MAX_BATCH_BYTES:
+                    raise InvalidRequestsError(
+                        f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
+                    )
+                self._part_of[request["custom_id"]] = part.start
+                _count_name(models, params.get("model"))
                 if isinstance(params.get("max_tokens"), int):
                     max_tokens += params["max_tokens"]
                 refusal = _later_refusal(params, version)
@@ -3488,7 +3446,6 @@ class Job:
             raise InvalidRequestsError(f"{self._requests}: no requests")
         if warnings > MAX_WARNINGS:
             self._progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        parts[-1].digest = digest.hexdigest()
         journal = _Journal(self._client.base_url, self._betas, parts)
         return journal, _plan_text(parts, models, max_tokens)
 
@@ -3497,337 +3454,280 @@ class Job:
 
         Raises JobError at their end if they are not those of the plan.
         """
-        digest, left = hashlib.sha256(), part.requests
+        seen = _Part(part.start)
         with open(self._requests, "rb") as file:
             file.seek(part.start)
-            for line in file:
-                text = _request_text(line)
-                if text:
-                    digest.update(text)
-                    yield text
-                    left -= 1
-                if not left:
+            for text in filter(None, map(_request_text, file)):
+                seen.add(text)
+                yield text
+                if seen.requests == part.requests:
                     break
-        if left or digest.hexdigest() != part.digest:
-            raise JobError(
-                f"{self._requests} has changed since the run began; put it back, and run "
-                "again"
-            )
+        _check_same(self._requests, part.digest, seen.digest)
 
     # Send
 
-    def _send(self) -> None:
-        """Settle a doubt, then send the parts that have no batch."""
-        for index, part in enumerate(self._journal.parts):
-            if not self._is_in_doubt(part):
-                continue
-            if index in self._questions or not self._settle_doubt(part):
-                return
-        for part in self._journal.parts:
-            if part.state == "planned" and not self._create(part):
-                return
+    def _in_doubt(self) -> list[_Part]:
+        return [part for part in self._parts if part.is_in_doubt]
 
-    def _settle_doubt(self, part: _Part) -> bool:
-        """Write down the candidates of a part in doubt; tell whether it is settled."""
-        end = self._doubt_since + self._settle
-        left = max(end, self._send_due) - time.monotonic()
-        if left > 0:
-            if self._send_due < end:
-                self._progress.waiting(
-                    left, f"{self._name(part)}: looking whether its batch was made"
-                )
-            if self._is_waiting:
-                self._send_due = time.monotonic() + left
-                return False
-            time.sleep(left)
-        try:
-            found, is_certain, first = self._look(part)
-        except APIError as error:
-            self._postpone(error)
-            return False
+    def _to_send(self) -> list[_Part]:
+        """Return the parts in doubt, which hold up all others, or those without a batch."""
+        planned = [part for part in self._parts if part.state == "planned"]
+        return [part for part in self._in_doubt() or planned if not part.question]
+
+    def _await_settle(self, part: _Part) -> None:
+        """Let a batch that may have been made appear in the list."""
+        self._send_due = time.monotonic() + self._settle
+        self._progress.waiting(
+            self._settle, f"{self._name(part)}: looking whether its batch was made"
+        )
+
+    def _send(self) -> None:
+        """Look for the batch of a part in doubt, then send the parts that have none."""
+        while self._to_send() and time.monotonic() >= self._send_due:
+            part = self._to_send()[0]
+            try:
+                page = self._batches.list(limit=100)
+                if part.is_in_doubt:
+                    self._look(part, page)
+                else:
+                    self._create(part, page)
+            except BatchMayExistError as error:
+                self._progress.message(f"{self._name(part)}: {error}")
+                self._await_settle(part)
+            except APIError as error:
+                self._postpone(error)
+
+    def _look(self, part: _Part, first: Page[MessageBatch]) -> None:
+        """Write down the candidates of a part in doubt; send it again if there are none."""
+        found, is_certain = self._candidates(part, first)
         if found:
-            part.candidates, part.is_certain = found, is_certain
+            part.batches.update(dict.fromkeys(found))
+            part.is_certain, part.asked = is_certain, []
             self._save()
         elif is_certain:
-            # It is sent at once, so that the page of this look is the one that is noted.
-            self._looked = first
-            return self._create(part)
+            # The page of this look is the one that is noted.
+            self._create(part, first)
         else:
+            flags = [word for one in part.noted for word in ("--disown", one)]
             self._ask(
                 part,
                 part.noted,
                 "its response was lost, and the list shows none of the batches that were "
                 "there before.  Run again with the key of the right workspace; if those "
                 "were deleted, disown them, and if its batch is not in the list then, it "
-                "is sent (and paid) again",
+                f"is sent (and paid) again.\n  to disown them: {self._progress.again(*flags)}",
             )
-        return bool(found)
 
-    def _look(self, part: _Part) -> tuple[list[str], bool, Page[MessageBatch]]:
-        """Look for the batch of a part in the list.
+    def _candidates(
+        self, part: _Part, first: Page[MessageBatch]
+    ) -> tuple[list[str], bool]:
+        """Return what may be the batch of a part; and whether their absence is certain.
 
-        Returns the candidates; whether their absence is certain: the look met a batch
-        that was noted, or none was and the list said that it had ended; and the first
-        page.
+        It is if the list has a batch that was noted, or none was and the list has ended.
         """
-        known = {*self._journal.disowned, *part.noted, *part.struck}
-        known.update(other.batch_id for other in self._journal.parts)
+        known = {*self._journal.disowned, *part.noted, *part.batches}
+        for other in self._parts:
+            if other.state in ("created", "collected"):
+                known.update(other.left)
         since = _parse_time(part.noted_since)
         found: list[str] = []
-        is_met = False
-        first = page = self._batches.list(limit=100)
+        is_met = is_past = False
+        page = first
         for page in first.iter_pages():
             for batch in page.data:
                 is_met = is_met or batch.id in part.noted
-                # What is older than what was noted is of an earlier run.
-                created_at = _moment(batch.created_at)
-                is_old = since and created_at and created_at < since
-                is_size = _size(batch) in (part.requests, None)
-                if batch.id not in known and is_size and not is_old:
+                if since and (_moment(batch.created_at) or since) < since:
+                    # What is older than what was noted is of an earlier run.
+                    is_past = True
+                elif batch.id not in known and _size(batch) in (part.requests, None):
                     found.append(batch.id)
-            oldest = _oldest(page.data)
-            if since and oldest and oldest < since:
+            if is_past:
                 break
         is_end = not part.noted and page.has_more is False
-        return found, is_met or is_end, first
+        return found, is_met or is_end
 
-    def _create(self, part: _Part) -> bool:
-        """Make the batch of a part; tell whether the next part can be sent now."""
-        if time.monotonic() < self._send_due:
-            return False
+    def _create(self, part: _Part, page: Page[MessageBatch]) -> None:
+        """Make the batch of a part; the page is the list before that."""
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.candidates, part.struck = "closing", None, []
+            part.state, part.batches = "closing", {}
+            part.is_taken_over, part.asked = False, []
             self._save()
 
+        disowned = self._journal.disowned
+        part.noted = [one.id for one in page.data if one.id not in disowned]
+        times = [_moment(one.created_at) for one in page.data]
+        oldest = min(filter(None, times), default=None)
+        part.noted_since = oldest.isoformat() if oldest else None
         try:
-            page = self._looked or self._batches.list(limit=100)
-            self._looked = None
-            disowned = self._journal.disowned
-            part.noted = [one.id for one in page.data if one.id not in disowned]
-            oldest = _oldest(page.data)
-            part.noted_since = oldest.isoformat() if oldest else None
             batch = _create_encoded(
                 self._batches,
                 self._texts_of(part),
                 before_last_block=close,
                 betas=self._betas or None,
             )
-        except BatchMayExistError as error:
-            self._doubt_since = time.monotonic()
-            self._progress.message(f"{self._name(part)}: {error}")
-            return False
         except APIError as error:
-            # No batch was made.
-            part.state, part.candidates = "planned", None
-            self._save()
-            self._postpone(error)
-            return False
+            if not isinstance(error, BatchMayExistError):
+                part.state = "planned"
+                self._save()
+            raise
         # The id is printed before it is written down.
         self._progress.message(f"{self._name(part)}: batch {batch.id}")
-        part.state, part.batch_id, part.is_taken_over = "created", batch.id, False
+        part.state, part.batches = "created", {batch.id: None}
         self._save()
-        return True
 
     def _postpone(self, error: APIError) -> None:
         """Wait before the next attempt to send.  Raises the error if it stays."""
-        is_limit = "spend_limit" in str(getattr(error, "error_code", None))
-        if isinstance(error, RateLimitError) and is_limit:
+        if "spend_limit" in str(getattr(error, "error_code", None)):
             raise JobError(
                 f"{error}.  It stays so until the limit is raised; then run again to go on"
             ) from error
-        is_final = error.headers.get("x-should-retry") == "false"
-        is_final = is_final or isinstance(error, NotFoundError)
-        if is_final or not _Patience().allows(error):
+        if error.headers.get("x-should-retry") == "false" or not _may_pass(error):
             raise error
-        seconds = _retry_after(error.headers)
-        if seconds is None:
-            seconds = POLL_MAX if error.status_code == 429 else POLL_DEFAULT
+        usual = POLL_MAX if error.status_code == 429 else POLL_DEFAULT
+        seconds = _retry_after(error.headers) or usual
         self._send_due = time.monotonic() + seconds
         self._progress.waiting(seconds, str(error))
 
     # Poll
 
-    def _watch(self, batch_id: str) -> _Watch:
-        return self._watches.setdefault(batch_id, _Watch())
+    def _to_poll(self) -> list[_Part]:
+        """Return the parts whose batches are running, or not read yet."""
+        parts = [part for part in self._parts if part.state != "collected"]
+        return [part for part in parts if part.left and not part.question]
 
     def _poll(self) -> None:
-        """Poll the batches that are due, and collect those that have ended."""
-        running = []
-        for index, part in enumerate(self._journal.parts):
-            for batch_id in self._ids_of(part):
-                if index not in self._questions:
-                    self._poll_batch(part, batch_id)
-                batch = self._watch(batch_id).running
-                if batch:
-                    running.append(batch)
-            is_candidate = part.state == "closing" and part.candidates is not None
-            if is_candidate and index not in self._questions:
-                self._decide(part)
-        if running:
-            self._progress.batches(running, len(self._journal.parts))
+        """Poll all batches once it is time, and collect those that have ended."""
+        if time.monotonic() < self._poll_due:
+            return
+        self._running: list[MessageBatch] = []
+        for part in self._to_poll():
+            self._poll_part(part)
+        if self._running:
+            self._progress.batches(self._running, len(self._parts))
+
+    def _poll_part(self, part: _Part) -> None:
+        """Poll the batches of a part, and decide between candidates."""
+        for batch_id, rows in part.left.items():
+            if rows is None and not part.question:
+                self._poll_batch(part, batch_id)
+        if part.state == "closing" and not part.question:
+            self._decide(part)
 
     def _poll_batch(self, part: _Part, batch_id: str) -> None:
-        watch = self._watch(batch_id)
-        is_due = time.monotonic() >= watch.due or not self._is_waiting
-        if watch.rows or not is_due:
-            return
+        """Poll a batch of a part, and read it if it has ended."""
         try:
-            if self._is_waiting:
-                batch = self._batches.retrieve(batch_id)
+            batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
+            if batch.processing_status == "ended":
+                self._read(part, batch_id)
             else:
-                batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
-        except APIError as error:
-            self._after_error(part, batch_id, error)
-            return
-        if batch_id in part.asked:
-            # It has come back; a question that is open is asked again.
-            part.asked.remove(batch_id)
-            self._save()
-        if batch.processing_status != "ended":
-            watch.patience = _Patience()
-            watch.running = batch
-            watch.due = time.monotonic() + _poll_delay(_headers(batch), self._interval)
-            return
-        watch.running = None
-        if batch.results_url:
-            self._read(part, batch_id)
-        else:
-            reason = "are archived" if batch.archived_at else "have no results_url"
-            self._ask(part, [batch_id], f"its results {reason}")
-
-    def _after_error(self, part: _Part, batch_id: str, error: APIError) -> None:
-        """Poll again later, or ask about the batch.  Raises what is wrong with the key."""
-        watch = self._watch(batch_id)
-        watch.running = None
-        if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
-            watch.incomplete += 1
-            is_allowed = watch.incomplete < (3 if self._is_waiting else 1)
-        else:
-            is_allowed = watch.patience.allows(error)
-        if isinstance(error, NotFoundError):
-            # Without waiting, it was ignored for 30 seconds.
-            is_allowed = is_allowed and self._is_waiting
-        if not is_allowed:
-            # These are of the key, and of every batch.
-            if error.status_code in (401, 402, 403):
-                raise error
-            self._ask(part, [batch_id], str(error))
-            return
-        seconds = _poll_delay(error.headers, self._interval)
-        watch.due = time.monotonic() + seconds
-        self._progress.waiting(seconds, str(error))
-
-    # Collect
-
-    def _read(self, part: _Part, batch_id: str) -> None:
-        """Download the rows of an ended batch: to collect them, or to know whose they are."""
-        is_candidate = part.state == "closing"
-        try:
-            ours, others, written = self._download(part, batch_id, not is_candidate)
+                self._running.append(batch)
+                self._poll_later(_headers(batch))
+                if part.asked:
+                    # It has come back, and cannot be given up any more.
+                    part.asked = []
+                    self._save()
+        except JobError:
+            # The journal cannot be written.
+            raise
         except APIError as error:
             self._after_error(part, batch_id, error)
         except AnthropicError as error:
-            # The batch has lost its results_url.
-            self._ask(part, [batch_id], str(error))
+            # It has no results_url.
+            self._ask_about(part, [batch_id], str(error))
+
+    def _poll_later(self, headers: Mapping[str, str]) -> float:
+        """Put off the next poll as a response asks; return the seconds."""
+        seconds = _poll_delay(headers, self._interval)
+        self._poll_due = max(self._poll_due, time.monotonic() + seconds)
+        return seconds
+
+    def _after_error(self, part: _Part, batch_id: str, error: APIError) -> None:
+        """Poll again later, or ask about the batch.  Raises what is wrong with the key."""
+        is_passing = _may_pass(error)
+        if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
+            self._incomplete[batch_id] += 1
+            is_passing = self._is_waiting and self._incomplete[batch_id] < 3
+        if is_passing:
+            self._progress.waiting(self._poll_later(error.headers), str(error))
+        elif error.status_code in (401, 402, 403):
+            # These are of the key, and of every batch.
+            raise error
         else:
-            if is_candidate and not ours:
-                # It is somebody else's: it is struck off at once.
-                part.struck.append(batch_id)
-                part.candidates = [
-                    one for one in part.candidates or () if one != batch_id
-                ]
-                self._save()
-            elif is_candidate:
-                self._watch(batch_id).rows = (ours, ours + len(others))
-            elif others or ours < part.requests:
-                reason = f"it has {ours:,} of the part's rows"
-                if others:
-                    reason += f", and {len(others):,} others ({others[0]!r} for one)"
-                self._ask(part, [batch_id], reason)
-            else:
-                self._note_collected(part, written)
-        # Only the rows of a part that is collected stay.
-        self._rows_file.truncate(self._journal.rows_end)
+            self._ask_about(part, [batch_id], str(error))
 
-    def _download(
-        self, part: _Part, batch_id: str, is_kept: bool
-    ) -> tuple[int, list[str], int]:
-        """Append a part's rows of a batch to RESULTS.part, if they are to be kept.
+    def _read(self, part: _Part, batch_id: str) -> None:
+        """Append a part's rows of a batch to RESULTS.part.
 
-        Returns how many rows are the part's, the custom_ids of the others, and the bytes
-        that were written.
+        If the batch is a candidate, they are only counted.
         """
-        index = self._journal.parts.index(part)
-        ours = written = 0
+        ours = 0
         others = []
+        # What comes after the rows of collected parts was not collected, or is torn.
+        end = self._rows_file.truncate(self._journal.rows_end)
         with self._batches.results(batch_id) as results:
             for line, row in _raw_rows(results):
-                if self._part_of.get(row["custom_id"]) != index:
+                if self._part_of.get(row["custom_id"]) == part.start:
+                    ours += 1
+                    end += self._rows_file.write(line)
+                else:
                     others.append(row["custom_id"])
-                    continue
-                ours += 1
-                if is_kept:
-                    written += self._rows_file.write(line)
-        return ours, others, written
-
-    def _note_collected(self, part: _Part, written: int) -> None:
-        _sync(self._rows_file)
-        self._journal.rows_end += written
-        part.state = "collected"
-        self._save()
-        # It has made room in the queue.
-        self._send_due = time.monotonic()
-        self._progress.message(
-            f"{self._name(part)}: {_plural(part.requests, 'result')}"
-        )
+        part.asked = []
+        if part.state == "closing":
+            part.batches[batch_id] = ours
+        elif others or ours < part.requests:
+            reason = f"it has {ours:,} of the part's rows"
+            if others:
+                reason += f", and {len(others):,} others ({others[0]!r} for one)"
+            self._ask_about(part, [batch_id], reason)
+        else:
+            _sync(self._rows_file)
+            part.state, self._journal.rows_end = "collected", end
+            self._save()
+            if not self._in_doubt():
+                # It has made room in the queue.
+                self._send_due = 0.0
+            rows = _plural(part.requests, "result")
+            self._progress.message(f"{self._name(part)}: {rows}")
 
     def _decide(self, part: _Part) -> None:
         """Take the candidate that has the part's rows, once all of them are known."""
-        rows = {one: self._watch(one).rows for one in part.candidates or ()}
-        if not all(rows.values()):
-            return
-        left = {one: counts[0] for one, counts in rows.items() if counts}
-        if not left:
-            part.candidates = None
-            if part.is_certain:
-                # It is sent again.
-                part.state = "planned"
-            # Otherwise the list did not work when it was looked at: look again.
-            self._doubt_since = time.monotonic()
-            self._save()
-        elif len(left) == 1 and (part.requests, part.requests) in rows.values():
+        left = part.left
+        if list(left.values()) == [part.requests]:
             (batch_id,) = left
             self._progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
-            part.state, part.batch_id, part.is_taken_over = "created", batch_id, True
-            part.candidates, self._watch(batch_id).rows = None, None
-            self._save()
-            self._read(part, batch_id)
-        else:
-            part.candidates = list(left)
+            part.state, part.batches = "created", {batch_id: None}
+            part.is_taken_over = True
+        elif not left and part.is_certain:
+            part.state = "planned"
+        elif not left:
+            # The list did not work when it was looked at: look again.
+            self._await_settle(part)
+        elif None not in left.values():
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
-            self._ask(part, part.candidates, f"which batch is it?  {', '.join(counts)}")
-
-    def _ask(self, part: _Part, ids: list[str], reason: str) -> None:
-        """Note a question that only a person can answer, and go on with the others."""
-        index = self._journal.parts.index(part)
-        part.asked = sorted({*part.asked, *ids})
+            self._ask_about(part, left, f"which batch is it?  {', '.join(counts)}")
         self._save()
-        lines = [f"{self._name(part)}: {reason}."]
-        if ids and ids[0] in part.noted:
-            flags = " ".join(f"--disown {one}" for one in ids).split()
-            lines.append(f"  to disown them: {self._progress.again(*flags)}")
-            ids = []
+        if part.state == "created":
+            self._poll_part(part)
+
+    def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
+        """Ask whether to give up batches of a part."""
+        text, effect = f"{reason}.", "to give it up"
+        if len(part.left) == 1:
+            show = self._progress.command("results", *part.left)
+            text += f"\n  to see the rows there are: {show}"
+            effect += ", send its requests again, and pay again"
         for batch_id in ids:
-            effect = "to give it up"
-            if len(self._ids_of(part)) == 1:
-                show = self._progress.command("results", batch_id)
-                lines.append(f"  to see the rows there are: {show}")
-                effect += ", send its requests again, and pay again"
             disown = self._progress.again("--disown", batch_id)
-            lines.append(f"  {batch_id}: {effect}: {disown}")
-        self._questions[index] = "\n".join(lines)
+            text += f"\n  {batch_id}: {effect}: {disown}"
+        self._ask(part, ids, text)
+
+    def _ask(self, part: _Part, ids: Iterable[str], text: str) -> None:
+        """Note a question that only a person can answer, and go on with the others."""
+        part.asked = list(ids)
+        part.question = f"{self._name(part)}: {text}"
+        self._save()
 
     # Finish
 
@@ -3835,12 +3735,6 @@ class Job:
         """Close RESULTS.part on Windows, where an open file cannot be renamed or removed."""
         if sys.platform == "win32":
             self._rows_file.close()
-
-    def _remove_rows_file(self) -> None:
-        self._release_rows_file()
-        # On Windows another run may have opened the file just now: then it is that run's.
-        with contextlib.suppress(PermissionError):
-            os.unlink(self._rows_path)
 
     def _finish(self) -> int:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
@@ -3850,91 +3744,70 @@ class Job:
         summary = _Summary()
         if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
             summary.read(path)
-        if sum(summary.outcomes.values()) != len(self._part_of):
+        if sum(summary.counts["outcomes"].values()) != len(self._part_of):
             raise JobError(
                 f"{path} does not have the rows that {self._journal_path} counts; put it "
                 "back and run again, or remove the journal if you have the results"
             )
         if summary.failed:
-            self._write_failed(summary.failed)
+            _write(self._failed_path + ".tmp", self._failed_texts(summary.failed))
+            _publish(self._failed_path + ".tmp", self._failed_path)
         self._release_rows_file()
         if has_rows:
             _publish(self._rows_path, self._results)
         else:
             _while_held(os.unlink, self._rows_path)
         _sync_folder(self._results)
-        self._progress.message(self._summary(summary))
+        self._progress.message("\n".join(self._summary_lines(summary)))
         _while_held(os.unlink, self._journal_path)
         return 3 if summary.failed else 0
 
-    def _write_failed(self, failed: set[str]) -> None:
-        """Write the requests that did not succeed, as they were, beside RESULTS."""
-        with _new_file(self._failed_path + ".tmp") as file:
-            # The plan knows the order of the custom_ids.
-            custom_ids = iter(self._part_of)
-            for part in self._journal.parts:
-                for text in self._texts_of(part):
-                    if next(custom_ids) in failed:
-                        file.write(text + b"\n")
-            _sync(file)
-        _publish(self._failed_path + ".tmp", self._failed_path)
+    def _failed_texts(self, failed: set[str]) -> Iterator[bytes]:
+        """Yield the lines of the requests that did not succeed, as they were."""
+        # The plan knows the order of the custom_ids.
+        custom_ids = iter(self._part_of)
+        for part in self._parts:
+            for text in self._texts_of(part):
+                if next(custom_ids) in failed:
+                    yield text + b"\n"
 
-    def _summary(self, summary: _Summary) -> str:
-        started_at = _parse_time(self._journal.started_at)
-        elapsed = _clock(datetime.now(timezone.utc) - started_at)
-        batches = []
-        for part in self._journal.parts:
+    def _summary_lines(self, summary: _Summary) -> Iterator[str]:
+        yield from summary.lines()
+        began = _parse_time(self._journal.started_at)
+        batches: list[str] = []
+        for part in self._parts:
             mark = " (taken over)" if part.is_taken_over else ""
-            batches.append(part.batch_id + mark)
-        lines = [*summary.lines(), f"{elapsed} elapsed; batches: {', '.join(batches)}"]
+            batches += [one + mark for one in part.left]
+        elapsed = _clock(datetime.now(timezone.utc) - began)
+        yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
-            lines.append(f"what did not succeed, ready to be run: {self._failed_path}")
-        lines.append(f"results: {self._results}")
-        return "\n".join(lines)
+            yield f"what did not succeed, ready to be run: {self._failed_path}"
+        yield f"results: {self._results}"
 
     def _save(self) -> None:
         self._journal.save(self._journal_path)
 
     def _name(self, part: _Part) -> str:
-        parts = self._journal.parts
-        number = parts.index(part) + 1
-        return f"part {number} of {len(parts)} ({_plural(part.requests, 'request')})"
+        number = self._parts.index(part) + 1
+        return (
+            f"part {number} of {len(self._parts)} ({_plural(part.requests, 'request')})"
+        )
+
+
+def _may_pass(error: APIError) -> bool:
+    """Tell whether the same request may succeed later."""
+    return not isinstance(error, NotFoundError) and _Patience().allows(error)
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _oldest(batches: Iterable[MessageBatch]) -> datetime | None:
-    times = [_moment(batch.created_at) for batch in batches]
-    return min((one for one in times if one), default=None)
-
-
-def _count_name(counter: Counter[str], name: str) -> None:
+def _count_name(counter: Counter[str], name: Any, number: int = 1) -> None:
     """Count a name, of which a server or a file may have any number."""
+    name = str(name)
     is_known = name in counter or len(counter) < MAX_NAMES
-    counter[name if is_known else "others"] += 1
-
-
-def _is_full(part: _Part, size: int) -> bool:
-    """Tell whether a part has no room for a request of so many bytes."""
-    is_many = part.requests == MAX_BATCH_REQUESTS
-    return is_many or part.bytes + 1 + size > MAX_BATCH_BYTES
-
-
-def _place(part: _Part) -> tuple[int, int, str]:
-    """Return where a part is in REQUESTS, and what it is there."""
-    return part.start, part.requests, part.digest
-
-
-def _add(part: _Part, size: int, place: str) -> None:
-    """Add a request to a part.  Raises InvalidRequestsError if it is too large for any."""
-    part.requests += 1
-    part.bytes += 1 + size
-    if part.bytes > MAX_BATCH_BYTES:
-        raise InvalidRequestsError(
-            f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
-        )
+    counter[name if is_known else "others"] += number
 
 
 def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str:
@@ -3942,7 +3815,7 @@ def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str
     return (
         f"requests: {sum(part.requests for part in parts):,}\n"
         f"parts: {len(parts):,}\n"
-        f"bytes: {sum(part.bytes for part in parts):,}\n"
+        f"bytes: {sum(part.size for part in parts):,}\n"
         f"models: {counts}\n"
         f"max_tokens: {max_tokens:,}"
     )
@@ -3961,10 +3834,8 @@ class _Summary:
     USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
 
     def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.stops: Counter[str] = Counter()
-        self.tokens: dict[str, Counter[str]] = {}
+        # By what is counted: outcomes, errors, stop reasons, and the tokens of models.
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.failed: set[str] = set()
         # Failed requests that would fail again.
         self.invalid = 0
@@ -3973,50 +3844,49 @@ class _Summary:
         """Count the rows of a file."""
         with open(path, "rb") as rows:
             for row in iter_json_lines(rows):
-                result = row.get("result")
-                outcome = str(_dig(result, "type"))
-                _count_name(self.outcomes, outcome)
-                if outcome != "succeeded":
-                    self.failed.add(row["custom_id"])
-                error_type = _dig(result, "error", "error", "type")
-                if error_type is not None:
-                    message = _dig(result, "error", "error", "message")
-                    _count_name(self.errors, f"{error_type}: {message}")
-                    self.invalid += error_type == "invalid_request_error"
-                self._add_message(_dig(result, "message"))
+                self._add(row["custom_id"], row.get("result"))
 
-    def _add_message(self, message: Any) -> None:
+    def _add(self, custom_id: str, result: Any) -> None:
+        outcome = _dig(result, "type")
+        _count_name(self.counts["outcomes"], outcome)
+        if outcome != "succeeded":
+            self.failed.add(custom_id)
+        error_type = _dig(result, "error", "error", "type")
+        if error_type is not None:
+            message = _dig(result, "error", "error", "message")
+            _count_name(self.counts["errors"], f"{error_type}: {message}")
+            self.invalid += error_type == "invalid_request_error"
+        message = _dig(result, "message")
         usage = _dig(message, "usage")
-        if not isinstance(usage, dict):
-            return
-        stop_reason = str(message.get("stop_reason"))
-        if stop_reason not in self.USUAL_STOPS:
-            _count_name(self.stops, stop_reason)
-        model = str(message.get("model"))
-        is_known = model in self.tokens or len(self.tokens) < MAX_NAMES
-        counter = self.tokens.setdefault(model if is_known else "others", Counter())
-        for name in self.TOKENS:
-            number = usage.get(name)
-            counter[name] += number if isinstance(number, int) else 0
+        if isinstance(usage, dict):
+            if message.get("stop_reason") not in self.USUAL_STOPS:
+                _count_name(self.counts["stops"], message.get("stop_reason"))
+            for name in self.TOKENS:
+                number = usage.get(name)
+                number = number if isinstance(number, int) else 0
+                _count_name(self.counts[name], message.get("model"), number)
 
-    def lines(self) -> list[str]:
-        """Return the lines of the summary."""
-        counts = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
-        lines = [f"{_plural(sum(self.outcomes.values()), 'request')}: {counts}"]
-        for message, count in self.errors.most_common(5):
-            lines.append(f"  {count:,} × {message}")
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the summary."""
+        outcomes = self.counts["outcomes"]
+        counts = ", ".join(f"{count:,} {name}" for name, count in outcomes.items())
+        yield f"{_plural(sum(outcomes.values()), 'request')}: {counts}"
+        for message, count in self.counts["errors"].most_common(5):
+            yield f"  {count:,} × {message}"
         if self.failed:
             again = len(self.failed) - self.invalid
-            lines.append(
+            yield (
                 f"  worth running again: {again:,}; failing again as they are: "
                 f"{self.invalid:,}"
             )
-        for reason, count in self.stops.most_common(5):
-            lines.append(f"  {count:,} stopped by {reason}")
-        for model, tokens in self.tokens.items():
-            shown = [f"{tokens[name]:,} {text}" for name, text in self.TOKENS.items()]
-            lines.append(f"tokens of {model}: {', '.join(shown)}")
-        return lines
+        for reason, count in self.counts["stops"].most_common(5):
+            yield f"  {count:,} stopped by {reason}"
+        for model in self.counts["input_tokens"]:
+            shown = [
+                f"{self.counts[name][model]:,} {text}"
+                for name, text in self.TOKENS.items()
+            ]
+            yield f"tokens of {model}: {', '.join(shown)}"
 
 
 def _clock(span: timedelta) -> str:
