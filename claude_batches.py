@@ -3080,8 +3080,8 @@ def _check_same(name: str, then: Any, now: Any) -> None:
     """Raise JobError if something is not as it was when the run began."""
     if then != now:
         raise JobError(
-            f"{name} has changed since the run began; put it back and run again, or begin "
-            "another run"
+            f"The run began with {name} {then}, and this is {now}; put that back and run "
+            "again, or begin another run"
         )
 
 
@@ -3350,9 +3350,10 @@ class Job:
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
         plan = self.plan()[0]
-        _check_same(self._requests, journal.places(), plan.places())
-        _check_same(f"base_url {plan.base_url}", journal.base_url, plan.base_url)
-        _check_same(f"--beta {plan.betas}", journal.betas, plan.betas)
+        if plan.places() != journal.places():
+            self._refuse_change()
+        _check_same("base_url", journal.base_url, plan.base_url)
+        _check_same("--beta", journal.betas, plan.betas)
         if not self._is_collected():
             _refuse_existing(self._results)
             if os.path.getsize(self._rows_path) < journal.rows_end:
@@ -3406,7 +3407,7 @@ class Job:
         for name in ("anthropic-organization-id", "anthropic-workspace-id"):
             if name in headers:
                 known = self._journal.owner.setdefault(name, headers[name])
-                _check_same(f"{name} {headers[name]}", known, headers[name])
+                _check_same(name, known, headers[name])
 
     def plan(self) -> tuple[_Journal, str]:
         """Check REQUESTS and cut it into parts.
@@ -3462,7 +3463,14 @@ class Job:
                 yield text
                 if seen.requests == part.requests:
                     break
-        _check_same(self._requests, part.digest, seen.digest)
+        if seen.digest != part.digest:
+            self._refuse_change()
+
+    def _refuse_change(self) -> None:
+        raise JobError(
+            f"{self._requests} has changed since the run began; put it back and run again, "
+            "or begin another run"
+        )
 
     # Send
 
