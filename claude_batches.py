@@ -91,6 +91,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    Fields = Mapping[str, Any]
     Headers = Mapping[str, Union[str, None]]
     # Seconds, None for no limit, or an object like the SDK's Timeout.
     Timeout = Union[float, None, "_TimeoutObject"]
@@ -184,7 +185,7 @@ class Anthropic:
         timeout: Timeout = TIMEOUT,
         max_retries: int = MAX_RETRIES,
         default_headers: Headers | None = None,
-        default_query: Mapping[str, Any] | None = None,
+        default_query: Fields | None = None,
         ssl_context: ssl.SSLContext | None = None,
         opener: Any = None,
     ) -> None:
@@ -194,16 +195,15 @@ class Anthropic:
                 f"max_retries must be 0 or more, not {max_retries!r}"
             )
         if base_url is None:
-            base_url = os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+            base_url = _variable("ANTHROPIC_BASE_URL") or BASE_URL
         self.base_url = _checked_base_url(base_url)
         self.timeout = _checked_seconds("timeout", timeout)
         self.max_retries = max_retries
         self.ssl_context = ssl_context
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        if opener is None:
-            opener = _Transport(self.base_url, ssl_context)
-        self.opener = opener
+        own = _Transport(self.base_url, ssl_context)
+        self.opener = own if opener is None else opener
         self.messages = Messages(self)
         self.models = Models(self)
 
@@ -251,8 +251,8 @@ class Anthropic:
         path: str,
         *,
         body: Any = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_query: Fields | None = None,
+        extra_body: Fields | None = None,
         timeout: Any = _NOT_GIVEN,
         left: Callable[[], float] | None = None,
         **header_options: Any,
@@ -345,7 +345,7 @@ class Anthropic:
         cls: type[_T],
         path: str,
         query: dict[str, Any],
-        extra_query: Mapping[str, Any] | None = None,
+        extra_query: Fields | None = None,
         **options: Any,
     ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
@@ -405,7 +405,7 @@ class Batches:
     def create(
         self,
         *,
-        requests: Iterable[Mapping[str, Any]],
+        requests: Iterable[Fields],
         **options: Unpack[_CreateOptions],
     ) -> MessageBatch:
         """Make a batch, once, and return it.
@@ -428,7 +428,7 @@ class Batches:
         self,
         encoded: Iterable[bytes],
         before_last_block: Callable[[], None] | None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Fields | None = None,
         **options: Any,
     ) -> MessageBatch:
         """Make a batch of requests that are encoded; raises as create().
@@ -446,7 +446,7 @@ class Batches:
                 raise self._may_exist(error, call, body.count, options) from error
 
     def _may_exist(
-        self, error: APIError, call: _Call, count: int, options: Mapping[str, Any]
+        self, error: APIError, call: _Call, count: int, options: Fields
     ) -> BatchMayExistError:
         """Return the error of a create whose response is lost, with its candidates."""
         sent_at = candidates = None
@@ -467,7 +467,7 @@ class Batches:
         )
 
     def _candidates(
-        self, call: _Call, count: int, options: Mapping[str, Any]
+        self, call: _Call, count: int, options: Fields
     ) -> tuple[datetime, list[MessageBatch]]:
         """Return when a create was sent, by the server's clock, and the batches of its
         size that were made since then, or tell no size.
@@ -601,7 +601,7 @@ class Batches:
                 seconds = _poll_delay(error.headers, poll_interval)
                 if isinstance(error, NotFoundError):
                     seconds = min(seconds, NOT_FOUND_INTERVAL)
-                _pause(max(0.0, min(seconds, left())), error)
+                _pause(min(seconds, left()), error)
                 continue
             patience = _Patience()
             if on_poll:
@@ -609,7 +609,7 @@ class Batches:
             if batch.processing_status == "ended":
                 return batch
             seconds = _poll_delay(batch._headers, poll_interval)
-            time.sleep(max(0.0, min(seconds, left())))
+            time.sleep(min(seconds, left()))
         message = f"Batch {message_batch_id} has not ended within {end:g} s; it goes on"
         raise WaitTimeoutError(message, batch=batch)
 
@@ -1724,12 +1724,12 @@ def _credentials(
 
 def _environment_headers() -> dict[str, str]:
     """Return the headers of ANTHROPIC_CUSTOM_HEADERS."""
-    lines = os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n")
+    lines = (_variable("ANTHROPIC_CUSTOM_HEADERS") or "").split("\n")
     pairs = [line.split(":", 1) for line in lines if ":" in line]
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _given(values: Fields) -> dict[str, Any]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
@@ -1796,7 +1796,7 @@ def _plain(value: Any) -> Any:
     return json.loads(_encode_json(value))
 
 
-def _with_query(url: str, params: Mapping[str, Any]) -> str:
+def _with_query(url: str, params: Fields) -> str:
     """Return a URL with query parameters added, written as the SDK writes them."""
     pairs = list(_query_pairs("", _plain(params)))
     if not pairs:
@@ -1813,10 +1813,8 @@ def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for item in value:
             yield from _query_pairs(f"{name}[]", item)
-    elif isinstance(value, str):
-        yield name, value
     elif value is not None:
-        yield name, json.dumps(value)
+        yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _checked_base_url(url: Any) -> str:
@@ -1933,9 +1931,7 @@ def _check_request(request: Any, seen: set[str]) -> None:
     seen.add(custom_id)
 
 
-def _encoded(
-    requests: Iterable[Any], extra: Mapping[str, Any] | None = None
-) -> Iterator[bytes]:
+def _encoded(requests: Iterable[Any], extra: Fields | None = None) -> Iterator[bytes]:
     """Yield each request as it is sent.
 
     Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
@@ -1977,7 +1973,7 @@ def _encoded(
 _HEAD = b'{"requests":['
 
 
-def _tail(extra: Mapping[str, Any] | None) -> bytes:
+def _tail(extra: Fields | None) -> bytes:
     return b"]," + _encode_json(extra)[1:] if extra else b"]}"
 
 
@@ -2009,7 +2005,7 @@ class _Body:
         self.size = 0
         self.is_sent = False
 
-    def spool(self, encoded: Iterable[bytes], extra: Mapping[str, Any] | None) -> None:
+    def spool(self, encoded: Iterable[bytes], extra: Fields | None) -> None:
         """Write requests that are encoded, and more fields, as the body to the file."""
         separator = _HEAD
         for request in encoded:
@@ -2266,7 +2262,7 @@ class _Call:
         if self.left is None:
             return self.timeout
         seconds = self.left()
-        if seconds <= 0:
+        if seconds == 0:
             raise socket.timeout
         return seconds if self.timeout is None else min(seconds, self.timeout)
 
@@ -2481,9 +2477,9 @@ def _stopwatch() -> Callable[[], float]:
 
 
 def _countdown(seconds: float) -> Callable[[], float]:
-    """Return a function that tells how many of the seconds are left after this call."""
+    """Return a function that tells how many of the seconds are left, at least 0."""
     elapsed = _stopwatch()
-    return lambda: seconds - elapsed()
+    return lambda: max(0.0, seconds - elapsed())
 
 
 class _Reader(io.RawIOBase):
