@@ -544,17 +544,14 @@ class Batches:
         APIResponseValidationError for more rows than requests.  For 30 seconds a 404 of
         the batch, or of the results of an ended one, is not final.
         """
-        path = _batch_path(message_batch_id)
         plain: dict[str, Any] = {**options, "extra_headers": None, "extra_query": None}
-        batch = _ignoring_404(
-            lambda: self._client._fetch(MessageBatch, "GET", path, **plain)
-        )
+        batch = _ignoring_404(lambda: self.retrieve(message_batch_id, **plain))
         url = batch.results_url
         if not isinstance(url, str) or not url:
             status: str = batch.processing_status
             if batch.archived_at:
                 status = "ended, and archived"
-            status = self._client._prepare("GET", path).masked(status)
+            status = self._client._prepare("GET", "").masked(status)
             raise AnthropicError(
                 f"No results_url for batch {message_batch_id}: its status is {status}"
             )
@@ -2072,7 +2069,7 @@ def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
     should_retry = error.headers.get("x-should-retry")
     if isinstance(body, _Body) and body.is_sent:
         is_for_now = error.status_code in (429, 503, 529) and should_retry != "false"
-        return is_for_now and not _batch_may_exist(error, body.is_sent)
+        return is_for_now and not _batch_may_exist(error, is_sent=True)
     if should_retry in ("true", "false"):
         return should_retry == "true"
     return error._is_transient
