@@ -94,6 +94,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    Fields = Mapping[str, Any]
     Headers = Mapping[str, Union[str, None]]
     # Seconds, None for no limit, or an object like the SDK's Timeout.
     Timeout = Union[float, None, "_TimeoutObject"]
@@ -187,7 +188,7 @@ class Anthropic:
         timeout: Timeout = TIMEOUT,
         max_retries: int = MAX_RETRIES,
         default_headers: Headers | None = None,
-        default_query: Mapping[str, Any] | None = None,
+        default_query: Fields | None = None,
         ssl_context: ssl.SSLContext | None = None,
         opener: Any = None,
     ) -> None:
@@ -197,16 +198,15 @@ class Anthropic:
                 f"max_retries must be 0 or more, not {max_retries!r}"
             )
         if base_url is None:
-            base_url = os.environ.get("ANTHROPIC_BASE_URL") or BASE_URL
+            base_url = _variable("ANTHROPIC_BASE_URL") or BASE_URL
         self.base_url = _checked_base_url(base_url)
-        self.timeout = _checked_timeout(timeout)
+        self.timeout = _checked_seconds("timeout", timeout)
         self.max_retries = max_retries
         self.ssl_context = ssl_context
-        self.default_headers = {**_environment_headers(), **_lower(default_headers)}
+        self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        if opener is None:
-            opener = _Transport(self.base_url, ssl_context)
-        self._opener = opener
+        own = _Transport(self.base_url, ssl_context)
+        self.opener = own if opener is None else opener
         self.messages = Messages(self)
         self.models = Models(self)
 
@@ -218,23 +218,24 @@ class Anthropic:
     def with_options(self, **changes: Unpack[_ClientOptions]) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor.
 
-        default_headers and default_query are merged into this client's; a key or
-        base_url of None is no change.
+        default_headers and default_query are merged into this client's.  None is no
+        change, but for timeout: there it means no limit.
         """
-        options: dict[str, Any] = dict(changes)
-        for name in ("base_url", "api_key", "auth_token"):
-            if options.get(name, "") is None:
-                del options[name]
-        is_own_transport = isinstance(self._opener, _Transport)
-        if not is_own_transport or not options.keys() & {"base_url", "ssl_context"}:
-            options.setdefault("opener", self._opener)
-        if not options.keys() & {"api_key", "auth_token"}:
-            options.update(api_key=self.api_key, auth_token=self.auth_token)
-        for name in ("base_url", "timeout", "max_retries", "ssl_context"):
-            options.setdefault(name, getattr(self, name))
+        kept = {name: getattr(self, name) for name in _ClientOptions.__annotations__}
+        given: dict[str, Any] = {
+            name: value
+            for name, value in changes.items()
+            if value is not None or name == "timeout"
+        }
+        if given.keys() & {"api_key", "auth_token"}:
+            kept.update(api_key=None, auth_token=None)
+        is_own = isinstance(self.opener, _Transport)
+        if is_own and given.keys() & {"base_url", "ssl_context"}:
+            # It is built for these two.
+            kept["opener"] = None
         for name in ("default_headers", "default_query"):
-            options[name] = {**getattr(self, name), **(options.get(name) or {})}
-        return Anthropic(**options)
+            given[name] = {**kept[name], **given.get(name, {})}
+        return Anthropic(**{**kept, **given})
 
     copy = with_options
 
@@ -252,63 +253,65 @@ class Anthropic:
         method: str,
         path: str,
         *,
-        query: Mapping[str, Any] | None = None,
         body: Any = None,
-        betas: Iterable[str] | None = None,
-        extra_headers: Headers | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_query: Fields | None = None,
+        extra_body: Fields | None = None,
         timeout: Any = _NOT_GIVEN,
-        workspace_id: str | None = None,
-        user_profile_id: str | None = None,
         left: Callable[[], float] | None = None,
+        **header_options: Any,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
 
         ``left`` tells the seconds left for the whole response, None for no limit.
+        ``header_options``: those of _headers.
         Raises InvalidRequestsError or AnthropicError.
         """
         if timeout is _NOT_GIVEN:
             timeout = self.timeout
-        timeout = _checked_timeout(timeout)
-        if method != "GET" and not isinstance(body, _Body) and (body or extra_body):
+        is_plain = method != "GET" and not isinstance(body, _Body)
+        if is_plain and (body or extra_body):
             body = _encode_json({**(body or {}), **(extra_body or {})})
+        headers = self._headers(method, body, **header_options)
+        url = path if path.startswith("http") else self.base_url + path
+        url = _with_query(url, {**self.default_query, **(extra_query or {})})
+        timeout = _checked_seconds("timeout", timeout)
+        headers = _encoded_headers(headers)
+        return _Call(self.opener, method, url, headers, body, timeout, left)
+
+    def _headers(
+        self,
+        method: str,
+        body: Any,
+        own: Headers | None = None,
+        betas: Iterable[str] | None = None,
+        extra_headers: Headers | None = None,
+        workspace_id: str | None = None,
+        user_profile_id: str | None = None,
+    ) -> dict[str, str | None]:
+        """Return the headers of a request, from those that give way to those that win."""
+        basic = {
+            "accept": "application/json",
+            "user-agent": USER_AGENT,
+            "anthropic-version": API_VERSION,
+        }
+        if method != "GET":
+            basic["content-type"] = "application/json"
+        credential = self.api_key or self.auth_token
+        if credential:
+            basic["authorization"] = f"Bearer {credential.strip()}"
+        if isinstance(betas, str):
+            raise InvalidRequestsError(f"betas must be a list of names, not {betas!r}")
         arguments = {
             "anthropic-workspace-id": workspace_id,
             "anthropic-user-profile-id": user_profile_id,
-            "anthropic-beta": _joined(betas),
+            "anthropic-beta": ",".join(map(str, betas or ())) or None,
         }
-        given = {name: value for name, value in arguments.items() if value is not None}
-        headers = self._merge_headers(self.default_headers, given, extra_headers)
-        headers = {**_own_headers(method, body), **headers}
-        url = path if path.startswith("http") else self.base_url + path
-        params = {**self.default_query, **(query or {}), **(extra_query or {})}
-        url = _with_query(url, params)
-        return _Call(self._opener, method, url, headers, body, timeout, left)
-
-    def _merge_headers(self, *layers: Headers | None) -> dict[str, str | None]:
-        """Return the headers of all layers, the later ones winning; None leaves one out.
-
-        Raises AnthropicError without a credential, InvalidRequestsError for a header
-        that cannot be sent.
-        """
-        credential = self.api_key or self.auth_token
-        merged: dict[str, str | None] = {}
-        if credential:
-            merged["authorization"] = f"Bearer {credential}"
-        for layer in layers:
-            merged.update(_lower(layer))
-        # Missing or empty; None means that the caller wants none to be sent.
-        if merged.get("authorization", "") == "" and not merged.get("x-api-key"):
-            raise AnthropicError(
-                "No credential: set the variable ANTHROPIC_API_KEY, "
-                "or give Anthropic() an api_key"
-            )
-        return {
-            name: value if value is None else _encode_header(name, value)
-            for name, value in merged.items()
-            if name not in _FRAMING_HEADERS
-        }
+        # The caller cannot choose these: they belong to the connection.
+        framing = dict.fromkeys(("host", "content-length", "transfer-encoding"))
+        if isinstance(body, _Body):
+            framing["content-length"] = str(body.size)
+        layers = basic, own, self.default_headers, _given(arguments), extra_headers
+        return _merged(*layers, framing)
 
     def _send(
         self,
@@ -337,42 +340,31 @@ class Anthropic:
 
     def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
         fields, headers = self._send(call, call.read_json)
-        _check_response(cls, call, fields)
-        obj = _record(cls, fields)
+        obj = _record(cls, _checked(cls, call, fields))
         obj._headers = headers
         return obj  # type: ignore[no-any-return]
 
     def _fetch_page(
-        self, cls: type[_T], path: str, query: dict[str, Any], **options: Any
+        self,
+        cls: type[_T],
+        path: str,
+        query: dict[str, Any],
+        extra_query: Fields | None = None,
+        **options: Any,
     ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
-        query = {name: value for name, value in query.items() if value is not None}
-        # It is merged here so that the cursor of a later page wins over it.
-        query.update(options.pop("extra_query", None) or {})
-        # A later page needs the items of an iterator again.
-        query = {name: _plain(value) for name, value in query.items()}
-        call = self._prepare("GET", path, query=query, **options)
-        fields, headers = self._send(call, call.read_json)
-        # A gateway's empty list may be null.
-        rows = [] if fields.get("data", "") is None else fields.get("data")
-        is_error = fields.get("type") == "error" or isinstance(
-            fields.get("error"), dict
-        )
-        if is_error or not isinstance(rows, list) or not all(map(_is_listed, rows)):
-            raise APIResponseValidationError(
-                f"The response is not a list of objects: {call.quoted(fields)}"
-            )
-        fields["data"] = [_record(cls, row) for row in rows]
-
-        def fetch(params: dict[str, Any]) -> Page[_T]:
-            return self._fetch_page(cls, path, params, **options)
-
+        # The cursor of a later page wins over extra_query, and needs plain JSON, because
+        # an iterator would be used up.
+        query = _plain({**_given(query), **(extra_query or {})})
+        call = self._prepare("GET", path, extra_query=query, **options)
+        fetch = functools.partial(self._fetch_page, cls, path, **options)
         page: Page[_T] = Page(params=query, fetch=fetch)
-        page._headers = headers
-        for name, value in fields.items():
+        fields, page._headers = self._send(call, call.read_json)
+        for name, value in _checked(Page, call, fields).items():
             # A field must not hide a method, because iterating calls them.
             if name in Page.__annotations__ or not hasattr(Page, name):
                 vars(page)[name] = value
+        page.data = [_record(cls, _checked(cls, call, row)) for row in page.data or ()]
         return page
 
 
@@ -417,7 +409,7 @@ class Batches:
     def create(
         self,
         *,
-        requests: Iterable[Mapping[str, Any]],
+        requests: Iterable[Fields],
         **options: Unpack[_CreateOptions],
     ) -> MessageBatch:
         """Make a batch, once, and return it.
@@ -433,15 +425,14 @@ class Batches:
         no batch was made; AnthropicError if the temporary file finds no room (set
         TMPDIR); and what the iterable raises, unchanged.
         """
-        given: dict[str, Any] = dict(options)
-        extra = given.pop("extra_body", None)
-        return self._create(_encoded(requests, extra), extra, None, **given)
+        encoded = _encoded(requests, options.get("extra_body"))
+        return self._create(encoded, None, **options)
 
     def _create(
         self,
         encoded: Iterable[bytes],
-        extra: Mapping[str, Any] | None = None,
-        before_last_block: Callable[[], None] | None = None,
+        before_last_block: Callable[[], None] | None,
+        extra_body: Fields | None = None,
         **options: Any,
     ) -> MessageBatch:
         """Make a batch of requests that are encoded; raises as create().
@@ -449,77 +440,57 @@ class Batches:
         ``before_last_block`` is called when all but the last block has been sent.
         """
         with contextlib.closing(_Body(before_last_block)) as body:
-            body.spool(encoded, extra)
+            body.spool(encoded, extra_body)
             call = self._client._prepare("POST", _BATCHES, body=body, **options)
             try:
                 return self._client._fetch_call(MessageBatch, call)
             except APIError as error:
-                if _create_outcome(error, body.is_sent) != MAY_EXIST:
+                if not _batch_may_exist(error, body.is_sent):
                     raise
-                raise self._may_exist(error, call, body, options) from error
+                raise self._may_exist(error, call, body.count, options) from error
 
     def _may_exist(
-        self, error: APIError, call: _Call, body: _Body, options: Mapping[str, Any]
+        self, error: APIError, call: _Call, count: int, options: Fields
     ) -> BatchMayExistError:
         """Return the error of a create whose response is lost, with its candidates."""
         sent_at = candidates = None
         found = "the search for it failed"
         # If the search fails, too, the error to report is still that of the create.
         with contextlib.suppress(AnthropicError):
-            sent_at, candidates = self._candidates(body, options)
+            sent_at, candidates = self._candidates(call, count, options)
             ids = ", ".join(call.masked(batch.id) for batch in candidates)
             found = "batches of that size made since then: "
             found += ids or "none, which proves nothing"
         return BatchMayExistError(
-            f"No response says whether a create of {body.count} requests made its batch; "
+            f"No response says whether a create of {count} requests made its batch; "
             f"it may exist, and be billed; {found}. "
             f"Look before you create it again. {error}",
-            request_count=body.count,
+            request_count=count,
             sent_at=sent_at,
             candidates=candidates,
         )
 
     def _candidates(
-        self, body: _Body, options: Mapping[str, Any]
+        self, call: _Call, count: int, options: Fields
     ) -> tuple[datetime, list[MessageBatch]]:
-        """Return when the body was sent, by the server's clock, and the batches of its
+        """Return when a create was sent, by the server's clock, and the batches of its
         size that were made since then, or tell no size.
         """
-        elapsed = _stopwatch()
         client = self._client.with_options(max_retries=0)
-        kept = ("betas", "extra_headers", "workspace_id")
-        options = {name: options[name] for name in kept if name in options}
-        found: list[MessageBatch] = []
-        after_id = None
-        cursors: set[str | None] = {None}
-        while True:
-            left = SEARCH_TIMEOUT - elapsed()
-            if left <= 0:
-                raise APITimeoutError("The search for the batch took too long")
-            query = {"after_id": after_id, "limit": 100}
-            page = client._fetch_page(
-                MessageBatch,
-                _BATCHES,
-                query,
-                timeout=left,
-                left=_countdown(left),
-                **options,
-            )
-            now = _http_date(page._headers.get("date"))
-            if now is None:
-                raise APIResponseValidationError("The list has no Date")
-            sent_at = now - timedelta(seconds=body.elapsed())
-            start = sent_at - CLOCK_SLACK
-            since = [
-                one for one in page.data if (_moment(one.created_at) or now) >= start
-            ]
-            found += [batch for batch in since if _size(batch) in (body.count, None)]
-            is_end = len(since) < len(page.data) or not page.has_next_page()
-            after_id = page.last_id
-            # A list may go in circles.
-            if is_end or after_id in cursors:
-                return sent_at, found
-            cursors.add(after_id)
+        limits = {"timeout": SEARCH_TIMEOUT, "left": _countdown(SEARCH_TIMEOUT)}
+        page = client.messages.batches.list(limit=100, **{**options, **limits})
+        now = _http_date(page._headers.get("date"))
+        if now is None:
+            raise APIResponseValidationError("The list has no Date")
+        sent_at = now - timedelta(seconds=call.elapsed())
+        found = []
+        # They come newest first.
+        for batch in page:
+            if (_moment(batch.created_at) or now) < sent_at - CLOCK_SLACK:
+                break
+            if _size(batch) in (count, None):
+                found.append(batch)
+        return sent_at, found
 
     def retrieve(
         self, message_batch_id: str, **options: Unpack[_Options]
@@ -577,25 +548,20 @@ class Batches:
         APIResponseValidationError for more rows than requests.  For 30 seconds a 404 of
         the batch, or of the results of an ended one, is not final.
         """
-        path = _batch_path(message_batch_id)
-        kept = ("timeout", "workspace_id")
-        given: dict[str, Any] = dict(options)
-        retrieve_options = {name: given[name] for name in kept if name in given}
-        batch = _ignoring_404(
-            lambda: self._client._fetch(MessageBatch, "GET", path, **retrieve_options)
-        )
-        if not isinstance(batch.results_url, str) or not batch.results_url:
+        plain: dict[str, Any] = {**options, "extra_headers": None, "extra_query": None}
+        batch = _ignoring_404(lambda: self.retrieve(message_batch_id, **plain))
+        url = batch.results_url
+        if not isinstance(url, str) or not url:
             status: str = batch.processing_status
             if batch.archived_at:
                 status = "ended, and archived"
-            status = self._client._prepare("GET", path).masked(status)
+            status = self._client._prepare("GET", "").masked(status)
             raise AnthropicError(
                 f"No results_url for batch {message_batch_id}: its status is {status}"
             )
+        url = _at_origin(self._client.base_url, url)
         own = {"accept": "application/binary", "accept-encoding": "gzip"}
-        given["extra_headers"] = {**own, **_lower(given.get("extra_headers"))}
-        url = _at_origin(self._client.base_url, batch.results_url)
-        call = self._client._prepare("GET", url, **given)
+        call = self._client._prepare("GET", url, own=own, **options)
         return Results(self._client, call, batch)
 
     def wait(
@@ -619,25 +585,24 @@ class Batches:
         Raises WaitTimeoutError, and APIError for what waiting does not help against:
         401, 403, a 404 that stays, a response that is not a batch.
         """
-        _check_poll_interval(poll_interval)
+        # 0 seconds are allowed here.
+        _checked_seconds("poll_interval", poll_interval or None)
+        end = _checked_seconds("timeout", timeout) or float("inf")
         path = _batch_path(message_batch_id)
-        client = self._client.with_options(max_retries=0)
-        elapsed, patience = _stopwatch(), _Patience()
-        end = _checked_timeout(timeout) or float("inf")
-        longest = min(POLL_MAX, client.timeout or POLL_MAX)
+        longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
+        client = self._client.with_options(max_retries=0, timeout=longest)
+        left, patience = _countdown(end), _Patience()
         batch = None
-        while elapsed() < end:
-            left = end - elapsed()
-            given = {"timeout": min(longest, left), "left": _countdown(left), **options}
+        while left() > 0:
             try:
-                batch = client._fetch(MessageBatch, "GET", path, **given)
+                batch = client._fetch(MessageBatch, "GET", path, left=left, **options)
             except APIError as error:
                 if not patience.allows(error):
                     raise
                 seconds = _poll_delay(error.headers, poll_interval)
                 if isinstance(error, NotFoundError):
                     seconds = min(seconds, NOT_FOUND_INTERVAL)
-                _pause(max(0.0, min(seconds, end - elapsed())), error)
+                _pause(min(seconds, left()), error)
                 continue
             patience = _Patience()
             if on_poll:
@@ -645,7 +610,7 @@ class Batches:
             if batch.processing_status == "ended":
                 return batch
             seconds = _poll_delay(batch._headers, poll_interval)
-            time.sleep(max(0.0, min(seconds, end - elapsed())))
+            time.sleep(min(seconds, left()))
         message = f"Batch {message_batch_id} has not ended within {end:g} s; it goes on"
         raise WaitTimeoutError(message, batch=batch)
 
@@ -1708,12 +1673,17 @@ for _status, _class in _ERRORS_BY_STATUS.items():
 _PATH_SAFE = "!$&'()*+,;=:@"
 # A header with one of these names is a secret: it stays out of messages.
 _SECRET_HEADERS = ("authorization", "x-api-key")
-# The caller cannot choose these: they belong to the connection.
-_FRAMING_HEADERS = ("host", "content-length", "transfer-encoding")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BASE_URL = re.compile(
-    r"(?ai)https?://(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)(:\d+)?(/[!-\"$->@-~]*)?"
+    r"(?ai)(?P<scheme>https?)://"
+    r"(?P<rest>(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
+    r"(:(?P<port>\d{1,5}))?(/[!-\"$->@-~]*)?)"
 )
+
+
+def _variable(name: str) -> str | None:
+    """Return a variable of the environment; an empty one is not set."""
+    return os.environ.get(name, "").strip() or None
 
 
 def _credentials(
@@ -1726,59 +1696,55 @@ def _credentials(
     if api_key is not None and auth_token is not None:
         raise InvalidRequestsError("Give api_key or auth_token, not both")
     if api_key is None and auth_token is None:
-        api_key = os.environ.get("ANTHROPIC_API_KEY", "").strip() or None
-        auth_token = None if api_key else os.environ.get("ANTHROPIC_AUTH_TOKEN")
-    return api_key and api_key.strip(), auth_token and auth_token.strip()
+        api_key = _variable("ANTHROPIC_API_KEY")
+        auth_token = None if api_key else _variable("ANTHROPIC_AUTH_TOKEN")
+    return api_key, auth_token
 
 
-def _environment_headers() -> dict[str, str | None]:
-    """Return the headers of ANTHROPIC_CUSTOM_HEADERS, names in lower case."""
-    headers: dict[str, str | None] = {}
-    for line in os.environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            headers[name.strip().lower()] = value.strip()
-    return headers
+def _environment_headers() -> dict[str, str]:
+    """Return the headers of ANTHROPIC_CUSTOM_HEADERS."""
+    lines = (_variable("ANTHROPIC_CUSTOM_HEADERS") or "").split("\n")
+    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
-def _lower(headers: Headers | None) -> dict[str, str | None]:
-    return {name.lower(): value for name, value in (headers or {}).items()}
+def _given(values: Fields) -> dict[str, Any]:
+    """Return the values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _joined(betas: Iterable[str] | None) -> str | None:
-    """Return the value of anthropic-beta.  Raises InvalidRequestsError for a single text."""
-    if isinstance(betas, str):
-        raise InvalidRequestsError(f"betas must be a list of names, not {betas!r}")
-    return None if betas is None else ",".join(map(str, betas))
-
-
-def _own_headers(method: str, body: Any) -> dict[str, str | None]:
-    """Return the headers that every request has."""
-    headers: dict[str, str | None] = {
-        "accept": "application/json",
-        "user-agent": USER_AGENT,
-        "anthropic-version": API_VERSION,
+def _merged(*layers: Headers | None) -> dict[str, str | None]:
+    """Return the headers of all layers, names in lower case, the later ones winning."""
+    return {
+        name.lower(): value for layer in layers for name, value in (layer or {}).items()
     }
-    if method != "GET":
-        headers["content-type"] = "application/json"
-    if isinstance(body, _Body):
-        headers["content-length"] = str(body.size)
-    return headers
 
 
-def _encode_header(name: str, value: Any) -> str:
-    """Return a header's value as http.client takes it, which sends Latin-1.
+def _encoded_headers(headers: Headers) -> dict[str, str | None]:
+    """Return headers as http.client takes them; None leaves one out.
 
-    On the wire it is UTF-8, as from the SDK.  Raises InvalidRequestsError for what cannot
-    be sent: http.client's own error would show the value, and so the key.
+    It sends Latin-1, but on the wire it is UTF-8, as from the SDK.  Raises AnthropicError
+    without a credential, InvalidRequestsError for a header that cannot be sent:
+    http.client's own error would show the value, and so the key.
     """
-    text = str(value)
-    is_legal = _HEADER_NAME.fullmatch(name) and text.replace("\t", " ").isprintable()
-    if not is_legal or (name in _SECRET_HEADERS and not text.isascii()):
-        raise InvalidRequestsError(
-            f"The header {name!r} (its value is not shown) has an illegal character"
+    # None means that the caller wants none to be sent.
+    if headers.get("authorization", "") == "" and not headers.get("x-api-key"):
+        raise AnthropicError(
+            "No credential: set the variable ANTHROPIC_API_KEY, "
+            "or give Anthropic() an api_key"
         )
-    return text.encode().decode("latin-1")
+    encoded = dict(headers)
+    for name, value in _given(headers).items():
+        text = str(value)
+        is_legal = text.replace("\t", " ").isprintable()
+        if name in _SECRET_HEADERS:
+            is_legal = is_legal and text.isascii()
+        if not is_legal or not _HEADER_NAME.fullmatch(name):
+            raise InvalidRequestsError(
+                f"The header {name!r} (its value is not shown) has an illegal character"
+            )
+        encoded[name] = text.encode().decode("latin-1")
+    return encoded
 
 
 def _batch_path(batch_id: str) -> str:
@@ -1795,47 +1761,39 @@ def _segment(name: str, value: str) -> str:
             f"Expected a non-empty value for `{name}` but received {value!r}"
         )
     text = str(value)
-    has_surrogate = re.search("[\ud800-\udfff]", text)
-    # Some servers drop ";" and what follows.
-    if has_surrogate or text.partition(";")[0] in ("", ".", ".."):
+    # Some servers drop ";" and what follows, so that it is "." or ".."; and a lone
+    # surrogate cannot be sent.
+    if re.fullmatch("(?s)[.]{0,2}(;.*)?|.*[\ud800-\udfff].*", text):
         raise InvalidRequestsError(
             f"`{name}` must not be {value!r}, which is no segment of a path"
         )
     return urllib.parse.quote(text, safe=_PATH_SAFE)
 
 
-def _with_query(url: str, params: Mapping[str, Any]) -> str:
+def _plain(value: Any) -> Any:
+    """Return what JSON makes of a value: dicts, lists, texts, numbers and None."""
+    return json.loads(_encode_json(value))
+
+
+def _with_query(url: str, params: Fields) -> str:
     """Return a URL with query parameters added, written as the SDK writes them."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in params.items():
-        pairs += _query_pairs(name, value)
+    pairs = list(_query_pairs("", _plain(params)))
     if not pairs:
         return url
-    query = urllib.parse.urlencode(
-        pairs, quote_via=urllib.parse.quote, errors="surrogatepass"
-    )
+    query = urllib.parse.urlencode(pairs, quote_via=urllib.parse.quote)
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
 def _query_pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the pairs of a parameter: None is left out, a list repeated as ``name[]``."""
-    value = _plain(value)
-    if isinstance(value, Mapping):
+    """Yield the pairs of plain JSON: a list is repeated as ``name[]``."""
+    if isinstance(value, dict):
         for key, item in value.items():
-            yield from _query_pairs(f"{name}[{key}]", item)
+            yield from _query_pairs(f"{name}[{key}]" if name else key, item)
     elif isinstance(value, list):
         for item in value:
             yield from _query_pairs(f"{name}[]", item)
-    elif isinstance(value, date):
-        yield name, value.isoformat()
     elif value is not None:
-        yield name, str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    """Return a list for any iterable that is not a text or a mapping."""
-    is_one = isinstance(value, (str, bytes, bytearray, Mapping))
-    return value if is_one or not isinstance(value, Iterable) else list(value)
+        yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def _checked_base_url(url: Any) -> str:
@@ -1843,23 +1801,15 @@ def _checked_base_url(url: Any) -> str:
 
     Raises InvalidRequestsError for one to which no key should go.
     """
-    try:
-        is_legal = _BASE_URL.fullmatch(url) and urllib.parse.urlsplit(url).port != 0
-    except _NOT_A_URL:
-        is_legal = False
-    if not is_legal:
+    match = _BASE_URL.fullmatch(str(url))
+    if not match or not 0 < int(match["port"] or 1) < 65536:
         # It is not shown, because it may hold a password.
         raise InvalidRequestsError(
             "base_url must be http(s)://host[:port][/path], without user:password, "
             "in ASCII"
         )
     # Behind a proxy, http.client would take another Host from HTTP:// in upper case.
-    scheme, _, rest = str(url).rstrip("/").partition("://")
-    return f"{scheme.lower()}://{rest}"
-
-
-# What _BASE_URL and urlsplit raise for what is no text, and for a port above 65,535.
-_NOT_A_URL = (TypeError, ValueError)
+    return f"{match['scheme'].lower()}://{match['rest']}".rstrip("/")
 
 
 def _at_origin(base_url: str, url: str) -> str:
@@ -1867,13 +1817,11 @@ def _at_origin(base_url: str, url: str) -> str:
 
     Behind a gateway it may name another host, which must not get the key.
     """
+    base = urllib.parse.urlsplit(base_url)
     try:
-        base = urllib.parse.urlsplit(base_url)
         parts = urllib.parse.urlsplit(url)
-        path = "/" + parts.path.lstrip("/")
-        if parts.query:
-            path += "?" + parts.query
-        path = urllib.parse.quote(path, safe="/%?" + _PATH_SAFE)
+        path = parts._replace(scheme="", netloc="", fragment="").geturl()
+        path = "/" + urllib.parse.quote(path.lstrip("/"), safe="/%?" + _PATH_SAFE)
     except ValueError:
         raise APIResponseValidationError(
             "The batch's results_url is not a URL"
@@ -1883,24 +1831,14 @@ def _at_origin(base_url: str, url: str) -> str:
     return f"{base.scheme}://{base.netloc}{path}"
 
 
-def _checked_timeout(timeout: Any) -> float | None:
-    """Return the seconds of a timeout, which may be an object with ``read``."""
-    seconds = getattr(timeout, "read", timeout)
+def _checked_seconds(name: str, value: Any) -> float | None:
+    """Return the seconds of an argument, which may be an object with ``read``."""
+    seconds = getattr(value, "read", value)
     # poll() counts milliseconds in 31 bits.
     if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):
         return seconds
     raise InvalidRequestsError(
-        "timeout must be None, or more than 0 and less than 2e6 seconds, "
-        f"not {timeout!r}"
-    )
-
-
-def _check_poll_interval(seconds: float | None) -> None:
-    if seconds is None or (isinstance(seconds, (int, float)) and 0 <= seconds < 2e6):
-        return
-    raise InvalidRequestsError(
-        "poll_interval must be None, or 0 or more and less than 2e6 seconds, "
-        f"not {seconds!r}"
+        f"{name} must be None, or more than 0 and less than 2e6 seconds, not {value!r}"
     )
 
 
@@ -1941,8 +1879,8 @@ def _encode_json(value: Any) -> bytes:
         raise InvalidRequestsError(f"it is not JSON: {error}") from None
 
 
-def _check_request(request: Any, seen: set[str]) -> str:
-    """Return the custom_id of a request, and add it to ``seen``.
+def _check_request(request: Any, seen: set[str]) -> None:
+    """Add the custom_id of a request to ``seen``.
 
     Raises InvalidRequestsError with the rule that the request breaks.
     """
@@ -1969,12 +1907,9 @@ def _check_request(request: Any, seen: set[str]) -> str:
             f"no key but custom_id and params is allowed: {others.pop()!r}"
         )
     seen.add(custom_id)
-    return custom_id
 
 
-def _encoded(
-    requests: Iterable[Any], extra: Mapping[str, Any] | None = None
-) -> Iterator[bytes]:
+def _encoded(requests: Iterable[Any], extra: Fields | None = None) -> Iterator[bytes]:
     """Yield each request as it is sent.
 
     Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
@@ -1989,12 +1924,12 @@ def _encoded(
             "requests must be an iterable of objects with custom_id and params"
         )
     seen: set[str] = set()
-    size = len(_HEAD) + len(_tail(extra))
+    size = len(_HEAD) - 1 + len(_tail(extra))
     for index, request in enumerate(requests):
         try:
             _check_request(request, seen)
             encoded = _encode_json(request)
-            size += len(encoded) + (index > 0)
+            size += 1 + len(encoded)
             if index >= MAX_BATCH_REQUESTS:
                 raise InvalidRequestsError(
                     f"a batch takes at most {MAX_BATCH_REQUESTS:,} requests"
@@ -2016,7 +1951,7 @@ def _encoded(
 _HEAD = b'{"requests":['
 
 
-def _tail(extra: Mapping[str, Any] | None) -> bytes:
+def _tail(extra: Fields | None) -> bytes:
     return b"]," + _encode_json(extra)[1:] if extra else b"]}"
 
 
@@ -2037,23 +1972,23 @@ class _Body:
     """The body of a create: spooled once, sent as often as it takes.
 
     ``is_sent``: whether the last byte was, or may have been, handed over in this attempt;
-    only then a batch may exist.  ``elapsed()``: seconds since the last iteration began.
+    only then a batch may exist.
     ``before_last_block`` is called when all but the last block has been sent.
     """
 
-    def __init__(self, before_last_block: Callable[[], None] | None = None) -> None:
+    def __init__(self, before_last_block: Callable[[], None] | None) -> None:
         self._before_last_block = before_last_block
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self.count = 0
         self.size = 0
         self.is_sent = False
-        self.elapsed = _stopwatch()
 
-    def spool(self, encoded: Iterable[bytes], extra: Mapping[str, Any] | None) -> None:
+    def spool(self, encoded: Iterable[bytes], extra: Fields | None) -> None:
         """Write requests that are encoded, and more fields, as the body to the file."""
-        self._write(_HEAD)
+        separator = _HEAD
         for request in encoded:
-            self._write(b"," + request if self.count else request)
+            self._write(separator + request)
+            separator = b","
             self.count += 1
         self._write(_tail(extra))
 
@@ -2063,20 +1998,18 @@ class _Body:
             self._file.write(block)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.elapsed = _stopwatch()
         with _spooling():
             self._file.seek(0)
-            for _ in range(0, self.size - BLOCK, BLOCK):
-                yield self._file.read(BLOCK)
-            if self._before_last_block:
-                self._before_last_block()
-            last = self._file.read()
-            if len(last) > 1:
-                yield last[:-1]
-            # The last byte goes alone and counts as sent before it is handed over,
-            # because a signal handler may raise just when it has gone out.
-            self.is_sent = True
-            yield last[-1:]
+        for _ in range(0, self.size - BLOCK, BLOCK):
+            yield self._file.read(BLOCK)
+        if self._before_last_block:
+            self._before_last_block()
+        last = self._file.read()
+        yield last[:-1]
+        # The last byte goes alone and counts as sent before it is handed over, because
+        # a signal handler may raise just when it has gone out.
+        self.is_sent = True
+        yield last[-1:]
 
     def close(self) -> None:
         """Remove the temporary file."""
@@ -2085,35 +2018,28 @@ class _Body:
             self._file.close()
 
 
-NOT_MADE, REFUSED, MAY_EXIST = "not made", "refused", "may exist"
-
 # Gateways respond so after the API has made the batch.
 _UNKNOWN_STATUSES = (303, 408, 409, 425, 460, 499)
-# What a create may be sent again for, if the API refused it.
-_RETRIED_REFUSALS = (429, 503, 529)
 
 
-def _create_outcome(error: APIError, is_sent: bool) -> str:
-    """Tell what became of a create that failed: the rule of client and job.
+def _batch_may_exist(error: APIError, is_sent: bool) -> bool:
+    """Tell whether a create that failed may have made its batch, for client and job.
 
     ``is_sent``: whether the last byte of the body was, or may have been, handed over.
-    Returns NOT_MADE, REFUSED or MAY_EXIST.
     """
     # Special case: the server cannot make a batch of a body that it does not have.
     if not is_sent:
-        return NOT_MADE
+        return False
     # Special case: a gateway gave up on an API that may have done the work.
     is_unknown = getattr(error, "error_code", None) == "change_outcome_unknown"
     if is_unknown or error.status_code in _UNKNOWN_STATUSES:
-        return MAY_EXIST
-    # Standard case: the API, or a gateway before it, refused.
-    if error.status_code and 300 <= error.status_code < 500:
-        return REFUSED
-    if error._is_api_form and error.status_code in (503, 529):
-        return REFUSED
-    # Everything else: another 5xx, or a response that is lost, torn, late, or not the
-    # API's.
-    return MAY_EXIST
+        return True
+    # Special case: these are refusals of the API, but a gateway's own prove nothing.
+    if error.status_code in (503, 529):
+        return not error._is_api_form
+    # Standard case: the API, or a gateway before it, refused.  Everything else may exist:
+    # another 5xx, or a response that is lost, torn, late, or not the API's.
+    return not (error.status_code and 300 <= error.status_code < 500)
 
 
 def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
@@ -2123,29 +2049,35 @@ def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
     """
     should_retry = error.headers.get("x-should-retry")
     if isinstance(body, _Body) and body.is_sent:
-        is_refused = _create_outcome(error, body.is_sent) == REFUSED
-        is_for_now = error.status_code in _RETRIED_REFUSALS
-        return is_refused and is_for_now and should_retry != "false"
+        is_for_now = error.status_code in (429, 503, 529) and should_retry != "false"
+        return is_for_now and not _batch_may_exist(error, is_sent=True)
     if should_retry in ("true", "false"):
         return should_retry == "true"
     return error._is_transient
 
 
-def _is_listed(row: Any) -> bool:
-    """Tell whether a row of a list is an object with an id, and no error."""
-    has_id = isinstance(row, dict) and isinstance(row.get("id"), str)
-    return has_id and row["id"] != "" and row.get("type") != "error"
+# What the JSON of a class must have; of all others it is an id.  A gateway's empty list
+# may be null.
+_REQUIRED: dict[Any, tuple[str, Any]] = {
+    MessageTokensCount: ("input_tokens", int),
+    Page: ("data", (list, type(None))),
+}
 
 
-def _check_response(cls: Any, call: _Call, fields: dict[str, Any]) -> None:
-    """Raise APIResponseValidationError if a response is not an object of ``cls``."""
-    name = "input_tokens" if cls is MessageTokensCount else "id"
-    value = fields.get(name)
-    is_there = isinstance(value, int if name == "input_tokens" else str) and value != ""
-    if fields.get("type") == "error" or not is_there:
+def _checked(cls: Any, call: _Call, fields: Any) -> dict[str, Any]:
+    """Return the JSON of an object of ``cls``: a response, or a row of a list.
+
+    Raises APIResponseValidationError if it is something else.
+    """
+    name, kind = _REQUIRED.get(cls, ("id", str))
+    known = fields if isinstance(fields, dict) else {}
+    is_error = known.get("type") == "error" or isinstance(known.get("error"), dict)
+    value = known.get(name, "")
+    if is_error or value == "" or not isinstance(value, kind):
         raise APIResponseValidationError(
             f"The response is not a {cls.__name__} with {name}: {call.quoted(fields)}"
         )
+    return known
 
 
 # ---- Transport -----------------------------------------------------------------------
@@ -2180,6 +2112,8 @@ class _Call:
     left: Callable[[], float] | None = None
     # The number of failures in a row.
     failures: int = 0
+    # Seconds since it was sent last.
+    elapsed: Callable[[], float] = lambda: 0.0
 
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
@@ -2197,6 +2131,7 @@ class _Call:
         if isinstance(self.body, _Body):
             # An attempt that finds no connection does not even begin the body.
             self.body.is_sent = False
+        self.elapsed = _stopwatch()
         response = self._guarded(self._send)
         status = getattr(response, "status", None) or response.getcode()
         if 200 <= status < 300:
@@ -2492,9 +2427,9 @@ def _stopwatch() -> Callable[[], float]:
 
 
 def _countdown(seconds: float) -> Callable[[], float]:
-    """Return a function that tells how many of the seconds are left after this call."""
+    """Return a function that tells how many of the seconds are left, at least 0."""
     elapsed = _stopwatch()
-    return lambda: seconds - elapsed()
+    return lambda: max(0.0, seconds - elapsed())
 
 
 class _Reader:
