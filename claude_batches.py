@@ -298,7 +298,7 @@ class Anthropic:
             basic["content-type"] = "application/json"
         credential = self.api_key or self.auth_token
         if credential:
-            basic["authorization"] = f"Bearer {credential.strip()}"
+            basic["authorization"] = f"Bearer {credential}"
         if isinstance(betas, str):
             raise InvalidRequestsError(f"betas must be a list of names, not {betas!r}")
         arguments = {
@@ -462,7 +462,8 @@ class Batches:
             found = "batches of that size made since then: "
             found += ids or "none, which proves nothing"
         return BatchMayExistError(
-            f"No response says whether a create of {count} requests made its batch; "
+            f"No response says whether a create of {_plural(count, 'request')} made its "
+            "batch; "
             f"it may exist, and be billed; {found}. "
             f"Look before you create it again. {error}",
             request_count=count,
@@ -1357,7 +1358,8 @@ class Results:
         received, expected = len(self._custom_ids), self._expected
         if expected and received > expected:
             raise APIResponseValidationError(
-                f"Batch {self._batch_id}: {received} rows for {expected} requests"
+                f"Batch {self._batch_id}: {_plural(received, 'row')} for "
+                f"{_plural(expected, 'request')}"
             )
         # A batch that tells no counts has a row at least, and all of them each time.
         is_whole = 0 < received == (expected or count)
@@ -1698,7 +1700,17 @@ def _credentials(
     if api_key is None and auth_token is None:
         api_key = _variable("ANTHROPIC_API_KEY")
         auth_token = None if api_key else _variable("ANTHROPIC_AUTH_TOKEN")
-    return api_key, auth_token
+    return _checked_key(api_key), _checked_key(auth_token)
+
+
+def _checked_key(key: str | None) -> str | None:
+    """Return a key without white space around it.  Raises InvalidRequestsError for quotes."""
+    text = (key or "").strip()
+    if text.startswith(("'", '"')):
+        raise InvalidRequestsError(
+            "The API key begins with a quotation mark: set it without quotes around it"
+        )
+    return text or None
 
 
 def _environment_headers() -> dict[str, str]:
@@ -1745,6 +1757,10 @@ def _encoded_headers(headers: Headers) -> dict[str, str | None]:
             )
         encoded[name] = text.encode().decode("latin-1")
     return encoded
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _batch_path(batch_id: str) -> str:
@@ -1808,8 +1824,11 @@ def _checked_base_url(url: Any) -> str:
             "base_url must be http(s)://host[:port][/path], without user:password, "
             "in ASCII"
         )
+    rest = match["rest"].rstrip("/")
+    if rest.endswith("/v1"):
+        raise InvalidRequestsError("base_url must not end in /v1, which each path adds")
     # Behind a proxy, http.client would take another Host from HTTP:// in upper case.
-    return f"{match['scheme'].lower()}://{match['rest']}".rstrip("/")
+    return f"{match['scheme'].lower()}://{rest}"
 
 
 def _at_origin(base_url: str, url: str) -> str:
@@ -2694,8 +2713,8 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
-# _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment, _parse_time,
-# _ignoring_404, _Patience, _poll_delay, _retry_after.
+# _plural, _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment,
+# _parse_time, _ignoring_404, _Patience, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -3740,10 +3759,6 @@ class Job:
 def _may_pass(error: APIError) -> bool:
     """Tell whether the same request may succeed later."""
     return not isinstance(error, NotFoundError) and _Patience().allows(error)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _count_name(counter: Counter[str], name: Any, number: int = 1) -> None:
