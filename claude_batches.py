@@ -364,7 +364,8 @@ class Anthropic:
             # A field must not hide a method, because iterating calls them.
             if name in Page.__annotations__ or not hasattr(Page, name):
                 vars(page)[name] = value
-        page.data = [_record(cls, _checked(cls, call, row)) for row in page.data or ()]
+        rows = page.data or ()
+        page.data = [_record(cls, _checked(cls, call, row)) for row in rows]
         return page
 
 
@@ -447,9 +448,9 @@ class Batches:
             except APIError as error:
                 if not _batch_may_exist(error, body.is_sent):
                     raise
-                raise self._may_exist(error, call, body.count, options) from error
+                raise self._lost(error, call, body.count, options) from error
 
-    def _may_exist(
+    def _lost(
         self, error: APIError, call: _Call, count: int, options: Fields
     ) -> BatchMayExistError:
         """Return the error of a create whose response is lost, with its candidates."""
@@ -885,16 +886,18 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
         return [_dump(item, exclude_none, exclude_unset) for item in value]
     if not isinstance(value, _Object):
         return copy.deepcopy(value) if isinstance(value, dict) else value
+    fields = vars(value) if exclude_unset else _fields_of(value)
     return {
         name: _dump(item, exclude_none, exclude_unset)
-        for name, item in (vars(value) if exclude_unset else _fields_of(value)).items()
+        for name, item in fields.items()
         if item is not None or not exclude_none
     }
 
 
 def _fields_of(obj: _Object) -> dict[str, Any]:
     """Return all declared fields of an object, and those that came."""
-    return {**dict.fromkeys(getattr(obj, "__dataclass_fields__", ())), **vars(obj)}
+    declared = getattr(obj, "__dataclass_fields__", ())
+    return {**dict.fromkeys(declared), **vars(obj)}
 
 
 def _dump_json(fields: Any, indent: int | None = None) -> str:
@@ -1727,9 +1730,11 @@ def _given(values: Fields) -> dict[str, Any]:
 
 def _merged(*layers: Headers | None) -> dict[str, str | None]:
     """Return the headers of all layers, names in lower case, the later ones winning."""
-    return {
-        name.lower(): value for layer in layers for name, value in (layer or {}).items()
-    }
+    merged: dict[str, str | None] = {}
+    for layer in layers:
+        for name, value in (layer or {}).items():
+            merged[name.lower()] = value
+    return merged
 
 
 def _encoded_headers(headers: Headers) -> dict[str, str | None]:
@@ -1840,12 +1845,14 @@ def _at_origin(base_url: str, url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
         path = parts._replace(scheme="", netloc="", fragment="").geturl()
-        path = "/" + urllib.parse.quote(path.lstrip("/"), safe="/%?" + _PATH_SAFE)
+        path = urllib.parse.quote(path.lstrip("/"), safe="/%?" + _PATH_SAFE)
     except ValueError:
         raise APIResponseValidationError(
             "The batch's results_url is not a URL"
         ) from None
-    if parts[:2] != base[:2] and not path.startswith(base.path + "/"):
+    path = "/" + path
+    is_elsewhere = parts[:2] != base[:2]
+    if is_elsewhere and not path.startswith(base.path + "/"):
         path = base.path + path
     return f"{base.scheme}://{base.netloc}{path}"
 
@@ -2090,9 +2097,10 @@ def _checked(cls: Any, call: _Call, fields: Any) -> dict[str, Any]:
     """
     name, kind = _REQUIRED.get(cls, ("id", str))
     known = fields if isinstance(fields, dict) else {}
-    is_error = known.get("type") == "error" or isinstance(known.get("error"), dict)
+    has_error = known.get("type") == "error" or isinstance(known.get("error"), dict)
     value = known.get(name, "")
-    if is_error or value == "" or not isinstance(value, kind):
+    is_missing = value == "" or not isinstance(value, kind)
+    if has_error or is_missing:
         raise APIResponseValidationError(
             f"The response is not a {cls.__name__} with {name}: {call.quoted(fields)}"
         )
@@ -2588,7 +2596,8 @@ class _Transport(urllib.request.AbstractHTTPHandler):
             scheme, user, host = self._proxy
             request.set_proxy(host, scheme)
             if user:
-                encoded = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+                plain = urllib.parse.unquote(user).encode()
+                encoded = base64.b64encode(plain).decode()
                 request.add_header("Proxy-Authorization", f"Basic {encoded}")
         if request.type == "http":
             return self.do_open(_Connection, request)
@@ -2869,7 +2878,8 @@ def _other_format(text: bytes, keys: set[str], is_cut: bool) -> tuple[str, str]:
 
 def _syntax_error(error: Any, line: bytes, text: bytes) -> tuple[str, bool]:
     """Return what is wrong with the JSON, and whether it does not end on this line."""
-    column = 1 + len(line[: line.find(text)].decode("utf-8-sig"))
+    before = line[: line.find(text)]
+    column = 1 + len(before.decode("utf-8-sig"))
     if isinstance(error, UnicodeDecodeError):
         column += len(text[: error.start].decode())
         return f"not utf-8: {error.reason}, column {column}", False
@@ -3012,7 +3022,8 @@ class _Journal:
         fields = {"format": JOURNAL_FORMAT, **asdict(self)}
         fields["journal_digest"] = _digest_of(fields)
         try:
-            _write(path + ".tmp", [json.dumps(fields, indent=1).encode()])
+            text = json.dumps(fields, indent=1)
+            _write(path + ".tmp", [text.encode()])
             _while_held(os.replace, path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:
@@ -3027,7 +3038,8 @@ class _Journal:
 
 
 def _digest_of(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(fields, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_same(name: str, then: Any, now: Any) -> None:
@@ -3069,8 +3081,9 @@ def _sync(file: Any) -> None:
 
 def _sync_folder(path: str) -> None:
     # Windows has no way to do that, and does not need it; some network folders refuse.
+    folder = os.path.dirname(os.path.abspath(path))
     with contextlib.suppress(OSError):
-        descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
@@ -3116,7 +3129,8 @@ def _check_names(requests: str, results: str, own: list[str]) -> None:
     if not os.path.isdir(folder):
         raise InvalidRequestsError(f"{results}: there is no folder {folder}")
     # Most file systems allow 255 bytes.
-    longest = max((os.path.basename(path) for path in own), key=len)
+    names = [os.path.basename(path) for path in own]
+    longest = max(names, key=len)
     if len(os.fsencode(longest)) > 255:
         raise InvalidRequestsError(f"{results}: the name is too long for {longest}")
     for path in [results, *own]:
@@ -3145,7 +3159,8 @@ def _locked(path: str) -> Iterator[Any]:
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The run that held the lock before may have moved or removed the file.
-            is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+            locked = os.fstat(file.fileno())
+            is_ours = os.path.samestat(locked, os.stat(path))
         except OSError:
             is_ours = False
         if not is_ours:
@@ -3193,7 +3208,9 @@ class Job:
         self._requests = requests
         self._results = results
         self._progress = progress
-        stem = os.path.join(folder, os.path.basename(results)) if folder else results
+        stem = results
+        if folder:
+            stem = os.path.join(folder, os.path.basename(results))
         self._journal_path = stem + ".job"
         self._rows_path = stem + ".part"
         root, extension = os.path.splitext(results)
@@ -3703,10 +3720,12 @@ class Job:
         # RESULTS.part is empty after a run that was killed when RESULTS had its name.
         has_rows = os.path.getsize(self._rows_path) > 0
         path = self._rows_path if has_rows else self._results
+        size = os.path.getsize(path) if os.path.isfile(path) else -1
         summary = _Summary()
-        if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
+        if size == self._journal.rows_end:
             summary.read(path)
-        if sum(summary.counts["outcomes"].values()) != len(self._part_of):
+        outcomes = summary.counts["outcomes"]
+        if sum(outcomes.values()) != len(self._part_of):
             raise JobError(
                 f"{path} does not have the rows that {self._journal_path} counts; put it "
                 "back and run again, or remove the journal if you have the results"
@@ -4051,7 +4070,8 @@ class Sandbox:
                 raise ValueError(f"requests.{index}: {error}") from None
             params = request["params"]
             refusal = _later_refusal(params, version or "")
-            kept.append((request["custom_id"], str(params.get("model")), refusal))
+            model = str(params.get("model"))
+            kept.append((request["custom_id"], model, refusal))
         now = datetime.now(timezone.utc)
         batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
         batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
@@ -4147,7 +4167,8 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 
 def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
     """Respond to one request, in chunks, as the API sends rows."""
-    raw = handler.rfile.read(int(handler.headers.get("content-length") or 0))
+    length = int(handler.headers.get("content-length") or 0)
+    raw = handler.rfile.read(length)
     path, _, query = handler.path.partition("?")
     call = f"{handler.command} {urllib.parse.unquote(path)}"
     params = urllib.parse.parse_qs(query, keep_blank_values=True)
@@ -4189,8 +4210,11 @@ def _visible(text: str) -> str:
 
     A response may hold what a terminal takes for commands.
     """
-    controls = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
-    return re.sub(controls, lambda match: repr(match.group())[1:-1], text)
+
+    def escape(match: re.Match[str]) -> str:
+        return repr(match.group())[1:-1]
+
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", escape, text)
 
 
 def _is_file(stream: Any) -> bool:
@@ -4217,12 +4241,15 @@ class _Progress:
         program = [sys.argv[0]]
         if sys.argv[0].endswith(".py"):
             name = os.path.basename(sys.executable or "python")
-            program = [name[:-4] if name.endswith(".exe") else name, sys.argv[0]]
+            if name.endswith(".exe"):
+                name = name[:-4]
+            program.insert(0, name)
         return " ".join(map(_quote, [*program, *arguments]))
 
     def again(self, *arguments: str) -> str:
         """Return the command that is running, with more arguments."""
-        return self.command(*self._argv[:1], *arguments, *self._argv[1:])
+        name, *rest = self._argv
+        return self.command(name, *arguments, *rest)
 
     def _write(self, text: str) -> None:
         # That nobody reads it is no reason to give up a job.
@@ -4249,7 +4276,9 @@ class _Progress:
         """
         columns = _terminal_columns()
         if columns:
-            shown = _visible(", ".join(filter(None, (text, times))))[: columns - 1]
+            if times:
+                text += f", {times}"
+            shown = _visible(text)[: columns - 1]
             old_width = min(self._width, columns - 1)
             self._write("\r" + shown.ljust(old_width) + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
@@ -4275,7 +4304,8 @@ class _Progress:
             total = sum(count for count in each if isinstance(count, int))
             if total:
                 counts.append(f"{total:,} {name}")
-        status = ", ".join(sorted({str(batch.processing_status) for batch in batches}))
+        states = {str(batch.processing_status) for batch in batches}
+        status = ", ".join(sorted(states))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
         date_header = batches[0]._headers.get("date")
         now = _http_date(date_header) or datetime.now(timezone.utc)
@@ -4391,7 +4421,8 @@ def _open_requests(path: str) -> io.BufferedReader:
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
-    is_special = os.path.exists(args.requests) and not os.path.isfile(args.requests)
+    is_there = os.path.exists(args.requests)
+    is_special = is_there and not os.path.isfile(args.requests)
     if args.requests == "-" or is_special:
         raise InvalidRequestsError(
             f"{args.requests}: run needs a regular file, to read it again"
@@ -4449,7 +4480,8 @@ def _create_command(args: Any) -> None:
 
 
 def _act_command(args: Any) -> None:
-    _print(getattr(Anthropic().messages.batches, args.name)(args.id))
+    act = getattr(Anthropic().messages.batches, args.name)
+    _print(act(args.id))
 
 
 def _wait_command(args: Any) -> int:
@@ -4485,7 +4517,8 @@ def _list_command(args: Any) -> None:
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
-    page = Anthropic().messages.batches.list(limit=min(args.limit, 1000))
+    limit = min(args.limit, 1000)
+    page = Anthropic().messages.batches.list(limit=limit)
     newest = itertools.islice(page, args.limit)
     _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
@@ -4746,7 +4779,8 @@ def _perform(args: Any) -> int:
         sys.stdout.flush()
     except OSError:
         # For a closed pipe or a full disk, the flush at the exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
     return status
 
 
