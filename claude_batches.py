@@ -3692,14 +3692,17 @@ class Job:
 
     def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
         """Ask whether to give up batches of a part."""
-        text, effect = f"{reason}.", "to give it up"
+        text = f"{reason}."
+        effect = (
+            "and to send, and pay, its requests again if no other one is the part's"
+        )
         if len(part.left) == 1:
             show = self._progress.command("results", *part.left)
             text += f"\n  to see the rows there are: {show}"
-            effect += ", send its requests again, and pay again"
+            effect = "send its requests again, and pay again"
         for batch_id in ids:
             disown = self._progress.again("--disown", batch_id)
-            text += f"\n  {batch_id}: {effect}: {disown}"
+            text += f"\n  to give up {batch_id}, {effect}: {disown}"
         self._ask(part, ids, text)
 
     def _ask(self, part: _Part, ids: Iterable[str], text: str) -> None:
