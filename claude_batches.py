@@ -268,9 +268,9 @@ class Anthropic:
         """
         if timeout is _NOT_GIVEN:
             timeout = self.timeout
-        is_plain = method != "GET" and not isinstance(body, _Body)
-        if is_plain and (body or extra_body):
-            body = _encode_json({**(body or {}), **(extra_body or {})})
+        if method != "GET" and not isinstance(body, _Body):
+            fields: dict[str, Any] = dict(body or {}, **(extra_body or {}))
+            body = _encode_json(fields) if fields else None
         headers = self._headers(method, body, **header_options)
         url = path if path.startswith("http") else self.base_url + path
         url = _with_query(url, {**self.default_query, **(extra_query or {})})
@@ -307,9 +307,8 @@ class Anthropic:
             "anthropic-beta": ",".join(map(str, betas or ())) or None,
         }
         # The caller cannot choose these: they belong to the connection.
-        framing = dict.fromkeys(("host", "content-length", "transfer-encoding"))
-        if isinstance(body, _Body):
-            framing["content-length"] = str(body.size)
+        size = str(body.size) if isinstance(body, _Body) else None
+        framing = {"host": None, "content-length": size, "transfer-encoding": None}
         layers = basic, own, self.default_headers, _given(arguments), extra_headers
         return _merged(*layers, framing)
 
@@ -4263,13 +4262,14 @@ class _Progress:
         """Print a message, which stays.  In a file, such as nohup's, it has a time."""
         if _is_file(sys.stderr):
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
-        columns = _terminal_columns()
-        if self._width and columns:
-            # The terminal may be narrower now than when the status line was written.
-            blank = " " * min(self._width, columns - 1)
-            self._write(f"\r{blank}\r")
-        self._write(_visible(text) + "\n")
+        self._write(self._erasure() + _visible(text) + "\n")
         self._width = 0
+
+    def _erasure(self) -> str:
+        """Return what erases the status line of a terminal."""
+        # The terminal may be narrower now than when the line was written.
+        width = min(self._width, (_terminal_columns() or 1) - 1)
+        return f"\r{'':{width}}\r" if width else ""
 
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
@@ -4282,8 +4282,7 @@ class _Progress:
             if times:
                 text += f", {times}"
             shown = _visible(text)[: columns - 1]
-            old_width = min(self._width, columns - 1)
-            self._write("\r" + shown.ljust(old_width) + "\n" * is_last)
+            self._write((self._erasure() or "\r") + shown + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
         else:
             kept = re.sub(r" \(request id [^)]*\)| until [\d:]{8}", "", text)
