@@ -4811,6 +4811,7 @@ def test_an_id_that_a_question_named_once_gives_up_nothing_that_was_collected_si
     job.run("--no-wait", status=1)
     job.server.faults["retrieve"] = iter(())
     job.run("--no-wait", status=4)
+    job.run("--disown", first, status=2)
     job.release()
     job.run("--disown", first, status=2)
     job.run()
