@@ -3678,9 +3678,8 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
     assert isinstance(error, ValueError)
 
 
-@pytest.mark.parametrize("mark", ["'", '"'])
-def test_a_key_with_quotes_around_it_is_refused_in_words(monkeypatch, mark):
-    monkeypatch.setenv("ANTHROPIC_API_KEY", f"{mark}{KEY}{mark}")
+def test_a_key_with_quotes_around_it_is_refused_in_words(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", f'"{KEY}"')
     error = failure_of(Anthropic)
     assert "without quotes" in str(error) and KEY not in shown(error)
 
@@ -4802,18 +4801,19 @@ def test_a_part_without_results_holds_up_no_other_and_may_be_given_up(
     assert len(rows(read("out.jsonl"))) == 6
 
 
-def test_an_id_that_a_question_named_once_gives_up_nothing_that_was_collected_since(
-    case,
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_an_id_that_a_question_named_once_gives_up_nothing_that_came_back(
+    case, has_ended
 ):
     job, (first, _) = begun(case)
-    job.release(first)
+    if has_ended:
+        job.release(first)
     job.server.faults["retrieve"] = on(first, refusal(404))
     job.run("--no-wait", status=1)
     job.server.faults["retrieve"] = iter(())
     job.run("--no-wait", status=4)
     job.run("--disown", first, status=2)
     job.release()
-    job.run("--disown", first, status=2)
     job.run()
     job.check()
 
@@ -5983,7 +5983,6 @@ QUOTE = '\\"' if sys.platform == "win32" else '"'
 # What the message says about a file of another form.
 WRONG_FILES = [
     (b"city,country\nOslo,Norway", "CSV"),
-    (b'[{"custom_id":"a","params":{}}]', "jq -c "),
     (b'[\n  {"custom_id":"a"', ".[]"),
     (b'{"requests":[{"custom_id":"a","params":{}}]}', ".requests[]"),
     (b'{\n  "custom_id":"a"', "the next line"),
