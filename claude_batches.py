@@ -2850,14 +2850,15 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
         return (
             "this is UTF-16, as PowerShell writes it, and must be UTF-8; in PowerShell: "
-            f"Get-Content {_quote(path)} | Set-Content -Encoding utf8 NEW"
+            f"Get-Content {_quote(path)} | Set-Content -Encoding utf8 {_quote(path)}8"
         )
     text, is_cut = _request_text(line), False
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         reason, is_cut = _syntax_error(error, line, text)
     found, program = _other_format(text, keys, is_cut)
     if program:
-        command = f"jq -c {_quote(program)} {_quote(path)} > NEW"
+        new = _quote(path + ".jsonl")
+        command = f"jq -c {_quote(program)} {_quote(path)} > {new}"
         return f"{reason}; this is {found}, but {_WANTED}: {command}"
     if not text.startswith(b"{"):
         reason += " (README shows how to make requests of a CSV)"
@@ -2872,7 +2873,9 @@ def _other_format(text: bytes, keys: set[str], is_cut: bool) -> tuple[str, str]:
         return "the body of a create", ".requests[]"
     if keys >= {"method", "url", "body"}:
         return "another vendor's batch file", _OTHER_VENDOR
-    return ("cut, or goes on in the next line", ".") if is_cut else ("", "")
+    if is_cut:
+        return "cut, or goes on in the next line", ".requests[]? // ."
+    return "", ""
 
 
 def _syntax_error(error: Any, line: bytes, text: bytes) -> tuple[str, bool]:
@@ -3114,6 +3117,8 @@ def _publish(source: str, target: str) -> None:
 
 def _refuse_existing(*paths: str) -> None:
     for path in paths:
+        if os.path.isdir(path):
+            raise InvalidRequestsError(f"{path} exists and is a folder: name a file")
         if os.path.lexists(path):
             raise InvalidRequestsError(
                 f"{path} exists, and is not overwritten; move it away, and run again"
@@ -3764,7 +3769,7 @@ class Job:
         elapsed = _clock(datetime.now(timezone.utc) - began)
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
-            yield f"what did not succeed, ready to be run: {self._failed_path}"
+            yield f"what did not succeed, to be corrected or run: {self._failed_path}"
         yield f"results: {self._results}"
 
     def _save(self) -> None:
@@ -4339,8 +4344,14 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             seconds = getattr(record, "seconds", 0.0)
-            if seconds >= NOT_FOUND_INTERVAL:
-                progress.waiting(seconds, str(record.args[-1]))  # type: ignore[index]
+            reason = record.args[-1]  # type: ignore[index]
+            if isinstance(reason, NotFoundError):
+                progress.status_line(
+                    f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have "
+                    f"passed, because a new batch may be seen late: {reason}"
+                )
+            elif seconds >= NOT_FOUND_INTERVAL:
+                progress.waiting(seconds, str(reason))
 
     logger, handler = logging.getLogger("claude_batches"), Handler()
     level = logger.level
@@ -4498,13 +4509,8 @@ def _wait_command(args: Any) -> int:
     batches = Anthropic().messages.batches
     # The first request is not wait(), which would wait through what is wrong from the
     # start.  A 404 is ignored, because the batch may be fresh.
-    try:
+    with contextlib.suppress(NotFoundError):
         note(batches.retrieve(args.id))
-    except NotFoundError as error:
-        args.progress.message(
-            f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have passed, "
-            f"because a new batch may be listed late: {error}"
-        )
     batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
@@ -4648,7 +4654,7 @@ _COMMANDS = {
     "sandbox": (
         _sandbox_command,
         "--port",
-        "serve a stand-in of the API on 127.0.0.1, and print how to use it",
+        "serve a stand-in of the API on 127.0.0.1 until Ctrl-C, and print how to use it",
     ),
 }
 _ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -4693,12 +4699,12 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "metavar": "ID",
-        "help": "do not take a batch that a question has named; may be repeated",
+        "help": "give up a batch that a question has named; may be repeated",
     },
     "--poll-interval": {
         "type": _number(float, 0, 2e6),
         "metavar": "SECONDS",
-        "help": "between two polls",
+        "help": "between two polls; by default what the API asks for, else 10",
     },
     "--limit": {
         "type": _number(int, 1, sys.maxsize),
@@ -4766,7 +4772,11 @@ def _perform(args: Any) -> int:
         pass
     except (AnthropicError, OSError, RecursionError) as error:
         status = 2 if isinstance(error, InvalidRequestsError) else 1
-        args.progress.message(f"claude_batches: {error}")
+        hint = ""
+        if isinstance(error, NotFoundError):
+            name = "models" if args.name == "models" else "list"
+            hint = f"; is the id one of these?  {args.progress.command(name)}"
+        args.progress.message(f"claude_batches: {error}{hint}")
         ids = args.open_batches()
         if ids:
             args.progress.message(
