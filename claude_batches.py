@@ -1312,6 +1312,7 @@ class Results:
         self._custom_ids: set[str] = set()
         self._response = self._open()
         self._rows = self._all_rows()
+        self._objects = self._records()
 
     def _open(self) -> Any:
         """Send the request.  For 30 seconds a 404 is not final.
@@ -1389,24 +1390,28 @@ class Results:
             received=received,
         )
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> MessageBatchIndividualResponse:
-        if self._error:
-            raise self._error
+    def _records(self) -> Iterator[MessageBatchIndividualResponse]:
         try:
-            _, row = next(self._rows)
-            return _record(MessageBatchIndividualResponse, row)  # type: ignore[no-any-return]
-        except StopIteration:
-            raise
-        except AnthropicError as error:
-            self._error = error
+            for _, row in self._rows:
+                yield _record(MessageBatchIndividualResponse, row)
+        except GeneratorExit:
+            # The generator was closed.
             raise
         except BaseException as error:
             # After an interrupt, too, what is left must not look like the end.
             self._error = self._incomplete(error)
+            if isinstance(error, AnthropicError):
+                self._error = error
             raise
+
+    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
+        if self._error:
+            raise self._error
+        # It returns the generator and not itself, because that is faster.
+        return self._objects
+
+    def __next__(self) -> MessageBatchIndividualResponse:
+        return next(iter(self))
 
     def close(self) -> None:
         """End the iteration and close the connection."""
@@ -1426,15 +1431,16 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     They end at \\n alone, as those of BytesIO do.  str.splitlines() would split at
     U+2028, too, which is legal inside a JSON string.
     """
-    line = bytearray()
+    # The pieces of a line whose end has not come yet.
+    begun: list[bytes] = []
     for block in blocks:
         for piece in io.BytesIO(block):
-            line += piece
+            begun.append(piece)
             if piece.endswith(b"\n"):
-                yield bytes(line)
-                line.clear()
-    if line:
-        yield bytes(line + b"\n")
+                yield b"".join(begun)
+                begun.clear()
+    if begun:
+        yield b"".join(begun) + b"\n"
 
 
 _decoder = json.JSONDecoder()
@@ -2975,7 +2981,9 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
+        digest = hashlib.sha256(self.digest.encode())
+        digest.update(text)
+        self.digest = digest.hexdigest()
 
 
 @dataclass
@@ -3011,8 +3019,9 @@ class _Journal:
             if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
                 raise ValueError("it was changed or damaged")
             # Its questions are asked again if they are still open.
-            parts = [_Part(**{**part, "question": ""}) for part in fields["parts"]]
-            return cls(**{**fields, "parts": parts})
+            parts = [{**part, "question": ""} for part in fields["parts"]]
+            fields["parts"] = [_Part(**part) for part in parts]
+            return cls(**fields)
         except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
                 f"{path} is not the journal of a run: {error}.  Put it back as it was, or "
@@ -4400,8 +4409,11 @@ def _print_all(
         return
     rows = [head.split()]
     for one in objects:
-        texts = ["" if cell is None else str(cell) for cell in cells(one)]
-        rows.append([_visible(text.replace("\n", " ")) for text in texts])
+        row = []
+        for cell in cells(one):
+            text = "" if cell is None else str(cell)
+            row.append(_visible(text.replace("\n", " ")))
+        rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
