@@ -3284,13 +3284,12 @@ class Job:
     def _work(self) -> int:
         for part in self._in_doubt():
             self._await_settle(part)
-            if not self._is_waiting:
-                # Otherwise runs that do not wait would never end a doubt.
-                time.sleep(self._settle)
-                self._send_due = 0.0
+        if self._in_doubt() and not self._is_waiting:
+            # Otherwise runs that do not wait would never end a doubt.
+            time.sleep(self._settle)
+            self._send_due = 0.0
         while True:
-            self._send()
-            self._poll()
+            self._send_and_poll()
             dues = []
             if self._to_send():
                 dues.append(self._send_due)
@@ -3303,6 +3302,15 @@ class Job:
         if questions:
             raise JobError("\n".join(questions))
         return self._finish() if self._is_collected() else 4
+
+    def _send_and_poll(self) -> None:
+        try:
+            self._send()
+        except AnthropicError:
+            # What has ended is collected all the same.
+            self._poll()
+            raise
+        self._poll()
 
     def _is_collected(self) -> bool:
         return all(part.state == "collected" for part in self._parts)
@@ -3357,7 +3365,9 @@ class Job:
                     f"--disown {batch_id}: no question has named this batch"
                 )
             journal.disowned = sorted({*journal.disowned, batch_id})
-            for part in parts:
+            # If a question about a part in doubt named it, that one is answered.
+            in_doubt = [part for part in parts if part.is_in_doubt]
+            for part in in_doubt or parts:
                 if part.is_in_doubt:
                     part.noted.remove(batch_id)
                     part.asked.remove(batch_id)
@@ -3366,7 +3376,7 @@ class Job:
                 # says whether to give that up pays again.
                 part.asked = []
                 part.batches[batch_id] = 0
-                if not part.left:
+                if not part.left and (part.state == "created" or part.is_certain):
                     part.state = "planned"
 
     def _check_first(self) -> None:
@@ -3463,8 +3473,11 @@ class Job:
 
     def _to_send(self) -> list[_Part]:
         """Return the parts in doubt, which hold up all others, or those without a batch."""
+        in_doubt = self._in_doubt()
+        if any(part.question for part in in_doubt):
+            return []
         planned = [part for part in self._parts if part.state == "planned"]
-        return [part for part in self._in_doubt() or planned if not part.question]
+        return in_doubt or planned
 
     def _await_settle(self, part: _Part) -> None:
         """Let a batch that may have been made appear in the list."""
@@ -3486,6 +3499,7 @@ class Job:
             except BatchMayExistError as error:
                 self._progress.message(f"{self._name(part)}: {error}")
                 self._await_settle(part)
+                return
             except APIError as error:
                 self._postpone(error)
 
@@ -3515,7 +3529,8 @@ class Job:
     ) -> tuple[list[str], bool]:
         """Return what may be the batch of a part; and whether their absence is certain.
 
-        It is if the list has a batch that was noted, or none was and the list has ended.
+        It is if the list has a batch that was noted, or none was and the list has ended,
+        or gone past those that were disowned.
         """
         known = {*self._journal.disowned, *part.noted, *part.batches}
         for other in self._parts:
@@ -3528,14 +3543,15 @@ class Job:
         for page in first.iter_pages():
             for batch in page.data:
                 is_met = is_met or batch.id in part.noted
-                if since and (_moment(batch.created_at) or since) < since:
+                created_at = _moment(batch.created_at)
+                if since and created_at and created_at < since - CLOCK_SLACK:
                     # What is older than what was noted is of an earlier run.
                     is_past = True
                 elif batch.id not in known and _size(batch) in (part.requests, None):
                     found.append(batch.id)
             if is_past:
                 break
-        is_end = not part.noted and page.has_more is False
+        is_end = not part.noted and (is_past or page.has_more is False)
         return found, is_met or is_end
 
     def _create(self, part: _Part, page: Page[MessageBatch]) -> None:
@@ -4265,7 +4281,15 @@ class _Progress:
     def again(self, *arguments: str) -> str:
         """Return the command that is running, with more arguments."""
         name, *rest = self._argv
-        return self.command(name, *arguments, *rest)
+        # What was disowned is in the journal, and said again it might answer a question
+        # that nobody has read yet.
+        kept = []
+        is_id = False
+        for argument in rest:
+            if not is_id and not argument.startswith("--disown"):
+                kept.append(argument)
+            is_id = argument == "--disown"
+        return self.command(name, *arguments, *kept)
 
     def _write(self, text: str) -> None:
         # That nobody reads it is no reason to give up a job.
