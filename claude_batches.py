@@ -3307,8 +3307,11 @@ class Job:
         try:
             self._send()
         except AnthropicError:
-            # What has ended is collected all the same.
+            # What has ended is collected all the same, and what is asked is told.
             self._poll()
+            for part in self._parts:
+                if part.question:
+                    self._progress.message(part.question)
             raise
         self._poll()
 
@@ -3642,8 +3645,11 @@ class Job:
         except APIError as error:
             self._after_error(part, batch_id, error)
         except AnthropicError as error:
-            # It has no results_url.
-            self._ask_about(part, [batch_id], str(error))
+            # The batch has no results_url, or a replica lags behind.
+            if batch.results_url:
+                self._poll_later(_headers(batch))
+            else:
+                self._ask_about(part, [batch_id], str(error))
 
     def _poll_later(self, headers: Mapping[str, str]) -> float:
         """Put off the next poll as a response asks; return the seconds."""
