@@ -3628,6 +3628,7 @@ class Job:
 
     def _poll_batch(self, part: _Part, batch_id: str) -> None:
         """Poll a batch of a part, and read it if it has ended."""
+        batch = None
         try:
             batch = _ignoring_404(lambda: self._batches.retrieve(batch_id))
             if batch.processing_status == "ended":
@@ -3646,7 +3647,7 @@ class Job:
             self._after_error(part, batch_id, error)
         except AnthropicError as error:
             # The batch has no results_url, or a replica lags behind.
-            if batch.results_url:
+            if batch and batch.results_url:
                 self._poll_later(_headers(batch))
             else:
                 self._ask_about(part, [batch_id], str(error))
@@ -4642,8 +4643,8 @@ def _sandbox_command(args: Any) -> None:
 
 def _assignment(name: str, value: str) -> str:
     """Return how the shell at hand sets a variable for the commands after it."""
-    # Git Bash is such a shell on Windows.
-    if sys.platform != "win32" or "SHELL" in os.environ:
+    # Git Bash, which sets MSYSTEM, is such a shell on Windows.
+    if sys.platform != "win32" or "MSYSTEM" in os.environ:
         return f"export {name}={value}"
     # cmd.exe sets PROMPT, and Windows the other one for all programs.
     if "PSModulePath" in os.environ and "PROMPT" not in os.environ:

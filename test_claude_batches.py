@@ -6428,8 +6428,9 @@ def test_the_sandbox_command_prints_what_to_export_and_serves(sh, monkeypatch):
         monkeypatch.setenv(name, line.partition("=")[2])
     assert Anthropic().models.retrieve("claude-opus-4-6").type == "model"
     port = os.environ["ANTHROPIC_BASE_URL"].rpartition(":")[2]
-    assert sh(f"sandbox --port {port}", 1, "in use").count("\n") == 1
+    # Windows lets two servers have the same port.
     if word == "export":
+        assert sh(f"sandbox --port {port}", 1, "in use").count("\n") == 1
         send_signal(process, signal.SIGINT)
         assert check(finish(process), 130) == "interrupted\n"
     process.kill()
