@@ -156,8 +156,8 @@ class Anthropic:
 
     ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN:
     sent as ``Authorization: Bearer``.
-    ``base_url``, else ANTHROPIC_BASE_URL, else https://api.anthropic.com: the key goes
-    to this origin and nowhere else.  No redirect is followed, and a results_url with
+    ``base_url`` (without /v1), else ANTHROPIC_BASE_URL, else https://api.anthropic.com:
+    the key goes to this origin and nowhere else.  No redirect is followed, and a results_url with
     another host is requested from base_url.
     ``timeout``: seconds for one read or write, more than 0 and less than 2e6, None for
     no limit, or an object whose ``read`` is one of these; each step of connecting has at
@@ -205,8 +205,9 @@ class Anthropic:
         self.ssl_context = ssl_context
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        own = _Transport(self.base_url, ssl_context)
-        self.opener = own if opener is None else opener
+        if opener is None:
+            opener = _Transport(self.base_url, ssl_context)
+        self.opener = opener
         self.messages = Messages(self)
         self.models = Models(self)
 
@@ -463,9 +464,8 @@ class Batches:
             found += ids or "none, which proves nothing"
         return BatchMayExistError(
             f"No response says whether a create of {_plural(count, 'request')} made its "
-            "batch; "
-            f"it may exist, and be billed; {found}. "
-            f"Look before you create it again. {error}",
+            f"batch; it may exist, and be billed; {found}. Look before you create it "
+            f"again. {error}",
             request_count=count,
             sent_at=sent_at,
             candidates=candidates,
@@ -592,7 +592,8 @@ class Batches:
         path = _batch_path(message_batch_id)
         longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
         client = self._client.with_options(max_retries=0, timeout=longest)
-        left, patience = _countdown(end), _Patience()
+        left = _countdown(end)
+        patience = _Patience()
         batch = None
         while left() > 0:
             try:
@@ -1343,7 +1344,8 @@ class Results:
 
         Raises APIConnectionError if it ends before the last row.
         """
-        count, bad_row = 0, ""
+        count = 0
+        bad_row = ""
         for line in _lines(self._call.blocks(self._response)):
             row = _decode_row(line)
             if row:
@@ -1358,7 +1360,8 @@ class Results:
                     f"a row of {len(line)} bytes, after {count} good ones, is not JSON "
                     f"with a custom_id: {shown}"
                 )
-        received, expected = len(self._custom_ids), self._expected
+        received = len(self._custom_ids)
+        expected = self._expected
         if expected and received > expected:
             raise APIResponseValidationError(
                 f"Batch {self._batch_id}: {_plural(received, 'row')} for "
@@ -1382,7 +1385,8 @@ class Results:
 
     def _incomplete(self, error: BaseException) -> IncompleteResultsError:
         cause = str(error) or type(error).__name__
-        received, expected = len(self._custom_ids), self._expected
+        received = len(self._custom_ids)
+        expected = self._expected
         return IncompleteResultsError(
             f"Batch {self._batch_id}: {received} of {expected or '?'} rows came; "
             f"then: {cause}",
@@ -1869,7 +1873,7 @@ def _checked_seconds(name: str, value: Any) -> float | None:
     if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):
         return seconds
     raise InvalidRequestsError(
-        f"{name} must be None, or more than 0 and less than 2e6 seconds, not {value!r}"
+        f"{name} must be None, or seconds between 0 and 2e6, not {value!r}"
     )
 
 
@@ -2742,22 +2746,15 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # A run goes from one time to the next: when to send, or to look for a batch, and when to
 # poll all batches that are left.
 
-# What of a request's params count_tokens takes: API reference, Count tokens in a Message;
-# the last four under a beta.
+# What of a request's params count_tokens takes.
 COUNTED = (
     "model",
     "messages",
-    "system",
-    "tools",
-    "tool_choice",
-    "thinking",
-    "cache_control",
-    "output_config",
-    "speed",
-    "mcp_servers",
-    "context_management",
-    "compaction",
-    "billing_policy",
+    *[
+        name
+        for name in _TokenOptions.__annotations__
+        if name not in _CreateOptions.__annotations__
+    ],
 )
 JOURNAL_FORMAT = 2
 MAX_WARNINGS = 20  # of requests that the API will refuse later
@@ -2782,6 +2779,7 @@ def _refuse_constant(name: str) -> None:
 
 
 _strict_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+STDIN = "standard input"  # as messages call it
 _WANTED = 'a line must be {"custom_id": "…", "params": {…}}'
 # The jq program that makes a request of a line with method, url and body.
 _OTHER_VENDOR = (
@@ -2848,6 +2846,9 @@ def _check_text(text: bytes, request: dict[str, Any]) -> None:
 def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     """Return why a line is not a request, and how to make requests of such a file."""
     keys = set(request) if isinstance(request, dict) else set()
+    old = "FILE" if path == STDIN else path
+    # Its name differs, because a shell empties the target before it reads.
+    new = old + ".jsonl"
     reason = str(error)
     if "custom_id" in keys:
         reason = f"custom_id {request['custom_id']!r}: {error}"
@@ -2856,15 +2857,15 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
         return (
             "this is UTF-16, as PowerShell writes it, and must be UTF-8; in PowerShell: "
-            f"Get-Content {_quote(path)} | Set-Content -Encoding utf8 {_quote(path)}8"
+            f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}"
         )
-    text, is_cut = _request_text(line), False
+    text = _request_text(line)
+    is_cut = False
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         reason, is_cut = _syntax_error(error, line, text)
     found, program = _other_format(text, keys, is_cut)
     if program:
-        new = _quote(path + ".jsonl")
-        command = f"jq -c {_quote(program)} {_quote(path)} > {new}"
+        command = f"jq -c {_quote(program)} {_quote(old)} > {_quote(new)}"
         return f"{reason}; this is {found}, but {_WANTED}: {command}"
     if not text.startswith(b"{"):
         reason += " (README shows how to make requests of a CSV)"
@@ -2928,7 +2929,8 @@ def _version_refusal(params: Mapping[str, Any]) -> str | None:
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         for block in content if isinstance(content, list) else ():
-            role, is_object = message.get("role"), isinstance(block, dict)
+            role = message.get("role")
+            is_object = isinstance(block, dict)
             if is_object and role == "assistant" and block.get("type") == "document":
                 return "an assistant's message must not have a document"
             is_text = is_object and block.get("type") == "text"
@@ -3421,7 +3423,8 @@ class Job:
         with open(self._requests, "rb") as file:
             lines = _read_requests(file, self._requests)
             for number, start, text, request in lines:
-                place, params = f"{self._requests}:{number}", request["params"]
+                place = f"{self._requests}:{number}"
+                params = request["params"]
                 if not parts or parts[-1].is_full(text):
                     parts.append(_Part(start))
                 part = parts[-1]
@@ -3729,9 +3732,7 @@ class Job:
     def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
         """Ask whether to give up batches of a part."""
         text = f"{reason}."
-        effect = (
-            "and to send, and pay, its requests again if no other one is the part's"
-        )
+        effect = "and if no other one is the part's, send its requests and pay for them again"
         if len(part.left) == 1:
             show = self._progress.command("results", *part.left)
             text += f"\n  to see the rows there are: {show}"
@@ -4211,7 +4212,8 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
     path, _, query = handler.path.partition("?")
     call = f"{handler.command} {urllib.parse.unquote(path)}"
     params = urllib.parse.parse_qs(query, keep_blank_values=True)
-    status, request_id = 200, f"req_sandbox_{os.urandom(6).hex()}"
+    status = 200
+    request_id = f"req_sandbox_{os.urandom(6).hex()}"
     try:
         with sandbox._lock:
             response = sandbox._respond(call, params, handler.headers, raw)
@@ -4254,6 +4256,10 @@ def _visible(text: str) -> str:
         return repr(match.group())[1:-1]
 
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", escape, text)
+
+
+def _one_line(text: str) -> str:
+    return _visible(text.replace("\n", " "))
 
 
 def _is_file(stream: Any) -> bool:
@@ -4326,7 +4332,7 @@ class _Progress:
         if columns:
             if times:
                 text += f", {times}"
-            shown = _visible(text)[: columns - 1]
+            shown = _one_line(text)[: columns - 1]
             self._write((self._erasure() or "\r") + shown + "\n" * is_last)
             self._width = 0 if is_last else len(shown)
         else:
@@ -4442,8 +4448,7 @@ def _print_all(
     for one in objects:
         row = []
         for cell in cells(one):
-            text = "" if cell is None else str(cell)
-            row.append(_visible(text.replace("\n", " ")))
+            row.append("" if cell is None else _one_line(str(cell)))
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
@@ -4456,7 +4461,7 @@ def _requests_of(path: str) -> Iterator[Any]:
     Raises InvalidRequestsError.
     """
     if path == "-":
-        yield from _requests_in(sys.stdin.buffer, "standard input")
+        yield from _requests_in(sys.stdin.buffer, STDIN)
     else:
         with _open_requests(path) as file:
             yield from _requests_in(file, path)
@@ -4609,10 +4614,9 @@ def _results_command(args: Any) -> int:
 def _write_rows(results: Results, file: Any) -> int:
     """Write rows to a file, and return the exit status."""
     failed = 0
-    for line, fields in _raw_rows(results):
+    for line, row in _raw_rows(results):
         file.write(line.decode())
-        row = _from_json(MessageBatchIndividualResponse, fields)
-        failed += getattr(row.result, "type", None) != "succeeded"
+        failed += _dig(row, "result", "type") != "succeeded"
     return 3 if failed else 0
 
 
