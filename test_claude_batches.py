@@ -68,7 +68,6 @@ from claude_batches import (
     ModelInfo,
     NotFoundError,
     OpenObject,
-    Page,
     PermissionDeniedError,
     Sandbox,
     WaitTimeoutError,
