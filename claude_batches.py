@@ -1839,8 +1839,8 @@ def _checked_base_url(url: Any) -> str:
             "in ASCII"
         )
     rest = match["rest"].rstrip("/")
-    if rest.endswith("/v1"):
-        raise InvalidRequestsError("base_url must not end in /v1, which each path adds")
+    if re.search("/v1(/messages)?(/batches)?$", rest):
+        raise InvalidRequestsError("base_url must end before /v1, which each path adds")
     # Behind a proxy, http.client would take another Host from HTTP:// in upper case.
     return f"{match['scheme'].lower()}://{rest}"
 
@@ -3136,13 +3136,19 @@ def _refuse_existing(*paths: str) -> None:
             )
 
 
+def _folder_of(path: str) -> str:
+    """Return the folder of a file.  Raises InvalidRequestsError if it is not there."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise InvalidRequestsError(f"{path}: there is no folder {folder}")
+    return folder
+
+
 def _check_names(requests: str, results: str, own: list[str]) -> None:
     """Raise InvalidRequestsError for a name with which the job could not end."""
     if results == "-":
         raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
-    folder = os.path.dirname(os.path.abspath(results))
-    if not os.path.isdir(folder):
-        raise InvalidRequestsError(f"{results}: there is no folder {folder}")
+    _folder_of(results)
     # Most file systems allow 255 bytes.
     names = [os.path.basename(path) for path in own]
     longest = max(names, key=len)
@@ -4520,10 +4526,7 @@ def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
 
 
 def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise AnthropicError(f"{path}: there is no folder {folder}")
-    return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=folder)
+    return tempfile.TemporaryDirectory(prefix=".claude-batches-", dir=_folder_of(path))
 
 
 def _create_command(args: Any) -> None:
@@ -4597,7 +4600,7 @@ def _models_command(args: Any) -> None:
 
 
 def _results_command(args: Any) -> int:
-    if not args.output:
+    if args.output in (None, "-"):
         with Anthropic().messages.batches.results(args.id) as results:
             return _write_rows(results, sys.stdout)
     _refuse_existing(args.output)

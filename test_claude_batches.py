@@ -3554,6 +3554,7 @@ def test_results_are_read_and_read_again_through_base_url(path, prefix):
         "https://host.test:port",
         "https://host.test /x",
         "https://host.test/v1/",
+        "https://host.test/v1/messages",
         "https://[::1",
         "http://h\r\nA: b",
         pytest.param(f"http://{'x' * 64}.test", id="long label"),
@@ -5760,10 +5761,10 @@ def test_results_are_printed_or_saved_byte_for_byte(slow, sh):
     sh(f"results {batch.id} -o early.jsonl", 1, "in_progress")
     end(slow, batch)
     raw = ask(slow, "GET", f"{BATCHES}/{batch.id}/results")[2]
-    sh(f"results {batch.id}", 0, out=raw)
+    sh(f"results {batch.id} -o -", 0, out=raw)
     sh(f"results {batch.id} -o out.jsonl", 0)
     sh(f"results {batch.id} --output out.jsonl", 2, "out.jsonl exists")
-    sh(f"results {batch.id} -o no/such/out.jsonl", 1)
+    sh(f"results {batch.id} -o no/such/out.jsonl", 2, "no folder")
     assert read("out.jsonl") == raw
     assert files() == ["out.jsonl"]
 
