@@ -270,7 +270,8 @@ class Anthropic:
         if timeout is _NOT_GIVEN:
             timeout = self.timeout
         if method != "GET" and not isinstance(body, _Body):
-            fields: dict[str, Any] = dict(body or {}, **(extra_body or {}))
+            fields: dict[str, Any] = dict(body or {})
+            fields.update(extra_body or {})
             body = _encode_json(fields) if fields else None
         headers = self._headers(method, body, **header_options)
         url = path if path.startswith("http") else self.base_url + path
@@ -1869,8 +1870,10 @@ def _at_origin(base_url: str, url: str) -> str:
 def _checked_seconds(name: str, value: Any) -> float | None:
     """Return the seconds of an argument, which may be an object with ``read``."""
     seconds = getattr(value, "read", value)
+    if seconds is None:
+        return None
     # poll() counts milliseconds in 31 bits.
-    if seconds is None or (isinstance(seconds, (int, float)) and 0 < seconds < 2e6):
+    if isinstance(seconds, (int, float)) and 0 < seconds < 2e6:
         return seconds
     raise InvalidRequestsError(
         f"{name} must be None, or seconds between 0 and 2e6, not {value!r}"
@@ -2278,7 +2281,8 @@ class _Call:
         """Return a text of the server's without the key, which it may repeat."""
         text = str(value)
         for name in _SECRET_HEADERS:
-            for secret in (self.headers.get(name) or "").split():
+            header = self.headers.get(name) or ""
+            for secret in header.split():
                 # "Bearer", "sandbox" and other short words are no secrets.
                 if len(secret) > 7:
                     text = text.replace(secret, "***")
@@ -2925,18 +2929,20 @@ def _version_refusal(params: Mapping[str, Any]) -> str | None:
     policy = params.get("billing_policy")
     if isinstance(policy, dict) and policy.get("bill_to") == "user_profile":
         return "billing_policy.bill_to must not be user_profile in a batch"
-    messages = params["messages"]
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for block in content if isinstance(content, list) else ():
-            role = message.get("role")
-            is_object = isinstance(block, dict)
-            if is_object and role == "assistant" and block.get("type") == "document":
+    for message in _objects_in(params["messages"]):
+        for block in _objects_in(message.get("content")):
+            found = message.get("role"), block.get("type")
+            if found == ("assistant", "document"):
                 return "an assistant's message must not have a document"
-            is_text = is_object and block.get("type") == "text"
-            if role == "user" and is_text and block.get("citations"):
+            if found == ("user", "text") and block.get("citations"):
                 return "a user's text must not have citations"
     return None
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a list of JSON, which may be something else."""
+    items = value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict)]
 
 
 @dataclass
@@ -3192,6 +3198,7 @@ def _locked(path: str) -> Iterator[Any]:
         yield file
 
 
+@dataclass(eq=False)
 class Job:
     """A file of requests to a file of results.
 
@@ -3209,39 +3216,27 @@ class Job:
     parts; ``again(*arguments)`` and ``command(*arguments)`` return what to type.
     """
 
-    def __init__(
-        self,
-        client: Anthropic,
-        requests: str,
-        results: str,
-        *,
-        progress: Any,
-        folder: str | None = None,
-        poll_interval: float | None = None,
-        settle: float = 300.0,
-        disown: Iterable[str] = (),
-        betas: Iterable[str] = (),
-        wait: bool = True,
-        check: bool = True,
-    ) -> None:
-        self._client = client
-        self._batches = client.messages.batches
-        self._requests = requests
-        self._results = results
-        self._progress = progress
-        stem = results
-        if folder:
-            stem = os.path.join(folder, os.path.basename(results))
+    client: Anthropic
+    requests: str
+    results: str
+    progress: Any
+    folder: str | None = None
+    poll_interval: float | None = None
+    settle: float = 300.0
+    disown: Iterable[str] = ()
+    betas: Iterable[str] = ()
+    wait: bool = True
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        self._batches = self.client.messages.batches
+        stem = self.results
+        if self.folder:
+            stem = os.path.join(self.folder, os.path.basename(stem))
         self._journal_path = stem + ".job"
         self._rows_path = stem + ".part"
-        root, extension = os.path.splitext(results)
+        root, extension = os.path.splitext(self.results)
         self._failed_path = root + ".failed" + extension
-        self._interval = poll_interval
-        self._settle = settle
-        self._disown = list(disown)
-        self._betas = list(betas)
-        self._is_waiting = wait
-        self._is_checking = check
         self._parts: list[_Part] = []
 
     @property
@@ -3258,7 +3253,7 @@ class Job:
         """
         own = [self._journal_path, self._rows_path, self._failed_path]
         own += [path + ".tmp" for path in own]
-        _check_names(self._requests, self._results, own)
+        _check_names(self.requests, self.results, own)
         # When to send or look, and when to poll: by the monotonic clock of this process.
         self._send_due = self._poll_due = 0.0
         # By the id of a batch: the downloads that ended without all rows.
@@ -3278,7 +3273,7 @@ class Job:
             except KeyboardInterrupt:
                 for part in self._parts:
                     if part.state == "closing":
-                        self._progress.message(
+                        self.progress.message(
                             f"{self._name(part)}: its batch may exist, and be billed; the "
                             "next run looks for it"
                         )
@@ -3292,9 +3287,9 @@ class Job:
     def _work(self) -> int:
         for part in self._in_doubt():
             self._await_settle(part)
-        if self._in_doubt() and not self._is_waiting:
+        if self._in_doubt() and not self.wait:
             # Otherwise runs that do not wait would never end a doubt.
-            time.sleep(self._settle)
+            time.sleep(self.settle)
             self._send_due = 0.0
         while True:
             self._send_and_poll()
@@ -3303,7 +3298,7 @@ class Job:
                 dues.append(self._send_due)
             if self._to_poll():
                 dues.append(self._poll_due)
-            if not dues or not self._is_waiting:
+            if not dues or not self.wait:
                 break
             time.sleep(max(0.0, min(dues) - time.monotonic()))
         questions = [part.question for part in self._parts if part.question]
@@ -3319,7 +3314,7 @@ class Job:
             self._poll()
             for part in self._parts:
                 if part.question:
-                    self._progress.message(part.question)
+                    self.progress.message(part.question)
             raise
         self._poll()
 
@@ -3333,14 +3328,14 @@ class Job:
         if os.path.exists(self._journal_path):
             self._load()
         else:
-            _refuse_existing(self._results, self._failed_path)
+            _refuse_existing(self.results, self._failed_path)
             if os.path.getsize(self._rows_path):
                 raise JobError(
                     f"{self._rows_path} is of a run without its journal; move it away"
                 )
             self._journal = self.plan()[0]
             self._parts = self._journal.parts
-            if self._is_checking:
+            if self.check:
                 self._check_first()
         self._apply_disowned()
         if not self._is_collected():
@@ -3358,18 +3353,18 @@ class Job:
         _check_same("base_url", journal.base_url, plan.base_url)
         _check_same("--beta", journal.betas, plan.betas)
         if not self._is_collected():
-            _refuse_existing(self._results)
+            _refuse_existing(self.results)
             if os.path.getsize(self._rows_path) < journal.rows_end:
                 raise JobError(
                     f"{self._rows_path} has lost rows that {self._journal_path} counts; "
                     "put it back"
                 )
-        self._progress.message(f"going on with {self._journal_path}")
+        self.progress.message(f"going on with {self._journal_path}")
 
     def _apply_disowned(self) -> None:
         """Strike off what --disown names.  Raises InvalidRequestsError for another id."""
         journal = self._journal
-        for batch_id in self._disown:
+        for batch_id in self.disown:
             parts = [part for part in journal.parts if batch_id in part.asked]
             if not parts and batch_id not in journal.disowned:
                 raise InvalidRequestsError(
@@ -3392,19 +3387,19 @@ class Job:
 
     def _check_first(self) -> None:
         """Count the tokens of the first request, for free: what is wrong is told now."""
-        with open(self._requests, "rb") as file:
-            *_, request = next(_read_requests(file, self._requests))
+        with open(self.requests, "rb") as file:
+            *_, request = next(_read_requests(file, self.requests))
         try:
-            _count(self._client, request["params"], self._betas or None)
+            _count(self.client, request["params"], self.betas)
         except APIError as error:
             is_refusal = isinstance(error, BadRequestError) and not error.error_code
             if is_refusal and error.type == "invalid_request_error":
                 raise InvalidRequestsError(
                     f"count_tokens refuses the first request: {error}.  If only "
                     "count_tokens does (a gateway may not have it), go on without it: "
-                    f"{self._progress.again('--no-check')}"
+                    f"{self.progress.again('--no-check')}"
                 ) from None
-            self._progress.message(f"the first request could not be checked: {error}")
+            self.progress.message(f"the first request could not be checked: {error}")
 
     def _identify(self) -> None:
         """Note whose key this is.  Raises JobError for the key of another workspace."""
@@ -3420,16 +3415,16 @@ class Job:
         Returns the new journal, and the plan as text.  Raises InvalidRequestsError with
         file and line.
         """
-        version = self._client.default_headers.get("anthropic-version") or API_VERSION
+        version = self.client.default_headers.get("anthropic-version") or API_VERSION
         warnings = max_tokens = 0
         parts: list[_Part] = []
         models: Counter[str] = Counter()
         # The first byte of the part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
-        with open(self._requests, "rb") as file:
-            lines = _read_requests(file, self._requests)
+        with open(self.requests, "rb") as file:
+            lines = _read_requests(file, self.requests)
             for number, start, text, request in lines:
-                place = f"{self._requests}:{number}"
+                place = f"{self.requests}:{number}"
                 params = request["params"]
                 if not parts or parts[-1].is_full(text):
                     parts.append(_Part(start))
@@ -3446,14 +3441,14 @@ class Job:
                 refusal = _later_refusal(params, version)
                 warnings += bool(refusal)
                 if refusal and warnings <= MAX_WARNINGS:
-                    self._progress.message(
+                    self.progress.message(
                         f"{place}: warning: this will come back errored: {refusal}"
                     )
         if not parts:
-            raise InvalidRequestsError(f"{self._requests}: no requests")
+            raise InvalidRequestsError(f"{self.requests}: no requests")
         if warnings > MAX_WARNINGS:
-            self._progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        journal = _Journal(self._client.base_url, self._betas, parts)
+            self.progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
+        journal = _Journal(self.client.base_url, list(self.betas), parts)
         return journal, _plan_text(parts, models, max_tokens)
 
     def _texts_of(self, part: _Part) -> Iterator[bytes]:
@@ -3462,7 +3457,7 @@ class Job:
         Raises JobError at their end if they are not those of the plan.
         """
         seen = _Part(part.start)
-        with open(self._requests, "rb") as file:
+        with open(self.requests, "rb") as file:
             file.seek(part.start)
             for text in filter(None, map(_request_text, file)):
                 seen.add(text)
@@ -3474,7 +3469,7 @@ class Job:
 
     def _refuse_change(self) -> None:
         raise JobError(
-            f"{self._requests} has changed since the run began; put it back and run again, "
+            f"{self.requests} has changed since the run began; put it back and run again, "
             "or begin another run"
         )
 
@@ -3493,9 +3488,9 @@ class Job:
 
     def _await_settle(self, part: _Part) -> None:
         """Let a batch that may have been made appear in the list."""
-        self._send_due = time.monotonic() + self._settle
-        self._progress.waiting(
-            self._settle, f"{self._name(part)}: looking whether its batch was made"
+        self._send_due = time.monotonic() + self.settle
+        self.progress.waiting(
+            self.settle, f"{self._name(part)}: looking whether its batch was made"
         )
 
     def _send(self) -> None:
@@ -3509,7 +3504,7 @@ class Job:
                 else:
                     self._create(part, page)
             except BatchMayExistError as error:
-                self._progress.message(f"{self._name(part)}: {error}")
+                self.progress.message(f"{self._name(part)}: {error}")
                 self._await_settle(part)
                 return
             except APIError as error:
@@ -3533,7 +3528,7 @@ class Job:
                 "its response was lost, and the list shows none of the batches that were "
                 "there before.  Run again with the key of the right workspace; if those "
                 "were deleted, disown them, and if its batch is not in the list then, it "
-                f"is sent (and paid) again.\n  to disown them: {self._progress.again(*flags)}",
+                f"is sent (and paid) again.\n  to disown them: {self.progress.again(*flags)}",
             )
 
     def _candidates(
@@ -3585,7 +3580,7 @@ class Job:
                 self._batches,
                 self._texts_of(part),
                 before_last_block=close,
-                betas=self._betas or None,
+                betas=self.betas,
             )
         except APIError as error:
             if not isinstance(error, BatchMayExistError):
@@ -3593,7 +3588,7 @@ class Job:
                 self._save()
             raise
         # The id is printed before it is written down.
-        self._progress.message(f"{self._name(part)}: batch {batch.id}")
+        self.progress.message(f"{self._name(part)}: batch {batch.id}")
         part.state, part.batches = "created", {batch.id: None}
         self._save()
 
@@ -3608,7 +3603,7 @@ class Job:
         usual = POLL_MAX if error.status_code == 429 else POLL_DEFAULT
         seconds = _retry_after(error.headers) or usual
         self._send_due = time.monotonic() + seconds
-        self._progress.waiting(seconds, str(error))
+        self.progress.waiting(seconds, str(error))
 
     # Poll
 
@@ -3625,7 +3620,7 @@ class Job:
         for part in self._to_poll():
             self._poll_part(part)
         if self._running:
-            self._progress.batches(self._running, len(self._parts))
+            self.progress.batches(self._running, len(self._parts))
 
     def _poll_part(self, part: _Part) -> None:
         """Poll the batches of a part, and decide between candidates."""
@@ -3663,7 +3658,7 @@ class Job:
 
     def _poll_later(self, headers: Mapping[str, str]) -> float:
         """Put off the next poll as a response asks; return the seconds."""
-        seconds = _poll_delay(headers, self._interval)
+        seconds = _poll_delay(headers, self.poll_interval)
         self._poll_due = max(self._poll_due, time.monotonic() + seconds)
         return seconds
 
@@ -3672,9 +3667,9 @@ class Job:
         is_passing = _may_pass(error)
         if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
             self._incomplete[batch_id] += 1
-            is_passing = self._is_waiting and self._incomplete[batch_id] < 3
+            is_passing = self.wait and self._incomplete[batch_id] < 3
         if is_passing:
-            self._progress.waiting(self._poll_later(error.headers), str(error))
+            self.progress.waiting(self._poll_later(error.headers), str(error))
         elif error.status_code in (401, 402, 403):
             # These are of the key, and of every batch.
             raise error
@@ -3713,14 +3708,14 @@ class Job:
                 # It has made room in the queue.
                 self._send_due = 0.0
             rows = _plural(part.requests, "result")
-            self._progress.message(f"{self._name(part)}: {rows}")
+            self.progress.message(f"{self._name(part)}: {rows}")
 
     def _decide(self, part: _Part) -> None:
         """Take the candidate that has the part's rows, once all of them are known."""
         left = part.left
         if list(left.values()) == [part.requests]:
             (batch_id,) = left
-            self._progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
+            self.progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
             part.state, part.batches = "created", {batch_id: None}
             part.is_taken_over = True
         elif not left and part.is_certain:
@@ -3740,11 +3735,11 @@ class Job:
         text = f"{reason}."
         effect = "and if no other one is the part's, send its requests and pay for them again"
         if len(part.left) == 1:
-            show = self._progress.command("results", *part.left)
+            show = self.progress.command("results", *part.left)
             text += f"\n  to see the rows there are: {show}"
             effect = "send its requests again, and pay again"
         for batch_id in ids:
-            disown = self._progress.again("--disown", batch_id)
+            disown = self.progress.again("--disown", batch_id)
             text += f"\n  to give up {batch_id}, {effect}: {disown}"
         self._ask(part, ids, text)
 
@@ -3765,7 +3760,7 @@ class Job:
         """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
         # RESULTS.part is empty after a run that was killed when RESULTS had its name.
         has_rows = os.path.getsize(self._rows_path) > 0
-        path = self._rows_path if has_rows else self._results
+        path = self._rows_path if has_rows else self.results
         size = os.path.getsize(path) if os.path.isfile(path) else -1
         summary = _Summary()
         if size == self._journal.rows_end:
@@ -3781,11 +3776,11 @@ class Job:
             _publish(self._failed_path + ".tmp", self._failed_path)
         self._release_rows_file()
         if has_rows:
-            _publish(self._rows_path, self._results)
+            _publish(self._rows_path, self.results)
         else:
             _while_held(os.unlink, self._rows_path)
-        _sync_folder(self._results)
-        self._progress.message("\n".join(self._summary_lines(summary)))
+        _sync_folder(self.results)
+        self.progress.message("\n".join(self._summary_lines(summary)))
         _while_held(os.unlink, self._journal_path)
         return 3 if summary.failed else 0
 
@@ -3809,7 +3804,7 @@ class Job:
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
             yield f"what did not succeed, to be corrected or run: {self._failed_path}"
-        yield f"results: {self._results}"
+        yield f"results: {self.results}"
 
     def _save(self) -> None:
         self._journal.save(self._journal_path)
@@ -4339,7 +4334,9 @@ class _Progress:
             if times:
                 text += f", {times}"
             shown = _one_line(text)[: columns - 1]
-            self._write((self._erasure() or "\r") + shown + "\n" * is_last)
+            erasure = self._erasure() or "\r"
+            end = "\n" if is_last else ""
+            self._write(erasure + shown + end)
             self._width = 0 if is_last else len(shown)
         else:
             kept = re.sub(r" \(request id [^)]*\)| until [\d:]{8}", "", text)
@@ -4531,7 +4528,7 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 def _create_command(args: Any) -> None:
     batch = Anthropic().messages.batches.create(
-        requests=_requests_of(args.requests), betas=args.beta or None
+        requests=_requests_of(args.requests), betas=args.beta
     )
     try:
         _print(batch)
@@ -4633,7 +4630,7 @@ def _count_tokens_command(args: Any) -> None:
         for request in iter_json_lines(file):
             custom_id = request["custom_id"]
             try:
-                count = _count(client, request["params"], args.beta or None)
+                count = _count(client, request["params"], args.beta)
             except APIError as error:
                 raise AnthropicError(f"custom_id {custom_id!r}: {error}") from error
             _print(f"{custom_id}\t{count}")
