@@ -4464,15 +4464,12 @@ def _requests_of(path: str) -> Iterator[Any]:
     Raises InvalidRequestsError.
     """
     if path == "-":
-        yield from _requests_in(sys.stdin.buffer, STDIN)
+        name, file = STDIN, sys.stdin.buffer
     else:
-        with _open_requests(path) as file:
-            yield from _requests_in(file, path)
-
-
-def _requests_in(file: Iterable[bytes], name: str) -> Iterator[Any]:
-    for *_, request in _read_requests(file, name):
-        yield request
+        name, file = path, _open_requests(path)
+    with file:
+        for *_, request in _read_requests(file, name):
+            yield request
 
 
 def _open_requests(path: str) -> io.BufferedReader:
