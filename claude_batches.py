@@ -38,11 +38,11 @@ API key goes to one place only.  Errors::
         └── APIStatusError                         the status of the response is an error
             ├── BadRequestError 400, AuthenticationError 401, PaymentRequiredError 402,
             │   PermissionDeniedError 403, NotFoundError 404, RequestTimeoutError 408,
-            │   ConflictError 409, ContentTooLargeError 413,
+            │   ConflictError 409, ContentTooLargeError 413 (RequestTooLargeError, too),
             │   UnprocessableEntityError 422, RateLimitError 429
             └── InternalServerError 500 and above
-                └── ServiceUnavailableError 503, GatewayTimeoutError 504,
-                    OverloadedError 529
+                └── ServiceUnavailableError 503, OverloadedError 529,
+                    GatewayTimeoutError 504 (DeadlineExceededError, too)
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    Fields = Mapping[str, Any]
-    Headers = Mapping[str, Union[str, None]]
+    _Fields = Mapping[str, Any]
+    _Headers = Mapping[str, Union[str, None]]
     # Seconds, None for no limit, or an object like the SDK's Timeout.
-    Timeout = Union[float, None, "_TimeoutObject"]
+    _Timeout = Union[float, None, "_TimeoutObject"]
 
 _T = TypeVar("_T")
 
@@ -185,10 +185,10 @@ class Anthropic:
         api_key: str | None = None,
         auth_token: str | None = None,
         base_url: str | None = None,
-        timeout: Timeout = TIMEOUT,
+        timeout: _Timeout = TIMEOUT,
         max_retries: int = MAX_RETRIES,
-        default_headers: Headers | None = None,
-        default_query: Fields | None = None,
+        default_headers: _Headers | None = None,
+        default_query: _Fields | None = None,
         ssl_context: ssl.SSLContext | None = None,
         opener: Any = None,
     ) -> None:
@@ -208,8 +208,16 @@ class Anthropic:
         if opener is None:
             opener = _Transport(self.base_url, ssl_context)
         self.opener = opener
-        self.messages = Messages(self)
-        self.models = Models(self)
+
+    @functools.cached_property
+    def messages(self) -> Messages:
+        """The batches, and token counting."""
+        return Messages(self)
+
+    @functools.cached_property
+    def models(self) -> Models:
+        """The Models API."""
+        return Models(self)
 
     @property
     def beta(self) -> Anthropic:
@@ -255,8 +263,8 @@ class Anthropic:
         path: str,
         *,
         body: Any = None,
-        extra_query: Fields | None = None,
-        extra_body: Fields | None = None,
+        extra_query: _Fields | None = None,
+        extra_body: _Fields | None = None,
         timeout: Any = _NOT_GIVEN,
         left: Callable[[], float] | None = None,
         **header_options: Any,
@@ -284,9 +292,9 @@ class Anthropic:
         self,
         method: str,
         body: Any,
-        own: Headers | None = None,
+        own: _Headers | None = None,
         betas: Iterable[str] | None = None,
-        extra_headers: Headers | None = None,
+        extra_headers: _Headers | None = None,
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
     ) -> dict[str, str | None]:
@@ -350,7 +358,7 @@ class Anthropic:
         cls: type[_T],
         path: str,
         query: dict[str, Any],
-        extra_query: Fields | None = None,
+        extra_query: _Fields | None = None,
         **options: Any,
     ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
@@ -370,15 +378,27 @@ class Anthropic:
         return page
 
 
+# The SDK has this name, too.
+Client = Anthropic
+
+
 class Messages:
     """``client.messages``: the batches, and token counting."""
 
     def __init__(self, client: Anthropic) -> None:
         self._client = client
-        self.batches = Batches(client)
+
+    @functools.cached_property
+    def batches(self) -> Batches:
+        """The Message Batches API."""
+        return Batches(self._client)
 
     def count_tokens(
-        self, *, model: str, messages: Iterable[Any], **more: Unpack[_TokenOptions]
+        self,
+        *,
+        model: str,
+        messages: Iterable[Mapping[str, Any]],
+        **more: Unpack[_TokenOptions],
     ) -> MessageTokensCount:
         """Count the input tokens of a message, free of charge.
 
@@ -411,7 +431,7 @@ class Batches:
     def create(
         self,
         *,
-        requests: Iterable[Fields],
+        requests: Iterable[Mapping[str, Any]],
         **options: Unpack[_CreateOptions],
     ) -> MessageBatch:
         """Make a batch, once, and return it.
@@ -434,7 +454,7 @@ class Batches:
         self,
         encoded: Iterable[bytes],
         before_last_block: Callable[[], None] | None,
-        extra_body: Fields | None = None,
+        extra_body: _Fields | None = None,
         **options: Any,
     ) -> MessageBatch:
         """Make a batch of requests that are encoded; raises as create().
@@ -452,7 +472,7 @@ class Batches:
                 raise self._lost(error, call, body.count, options) from error
 
     def _lost(
-        self, error: APIError, call: _Call, count: int, options: Fields
+        self, error: APIError, call: _Call, count: int, options: _Fields
     ) -> BatchMayExistError:
         """Return the error of a create whose response is lost, with its candidates."""
         sent_at = candidates = None
@@ -473,7 +493,7 @@ class Batches:
         )
 
     def _candidates(
-        self, call: _Call, count: int, options: Fields
+        self, call: _Call, count: int, options: _Fields
     ) -> tuple[datetime, list[MessageBatch]]:
         """Return when a create was sent, by the server's clock, and the batches of its
         size that were made since then, or tell no size.
@@ -672,14 +692,14 @@ class _WaitOptions(TypedDict, total=False):
     """What every method takes, as a type for checkers; wait has a timeout of its own."""
 
     betas: Iterable[str] | None
-    extra_headers: Headers | None
+    extra_headers: _Headers | None
     extra_query: Mapping[str, Any] | None
     workspace_id: str | None
 
 
 class _Options(_WaitOptions, total=False):
     extra_body: Mapping[str, Any] | None
-    timeout: Timeout
+    timeout: _Timeout
 
 
 class _CreateOptions(_Options, total=False):
@@ -694,7 +714,7 @@ class _CountedParams(TypedDict, total=False):
     system: Any
     thinking: Any
     tool_choice: Any
-    tools: Iterable[Any]
+    tools: Iterable[Mapping[str, Any]]
 
 
 class _TokenOptions(_CreateOptions, _CountedParams, total=False):
@@ -711,9 +731,9 @@ class _ClientOptions(TypedDict, total=False):
     api_key: str | None
     auth_token: str | None
     base_url: str | None
-    timeout: Timeout
+    timeout: _Timeout
     max_retries: int
-    default_headers: Headers | None
+    default_headers: _Headers | None
     default_query: Mapping[str, Any] | None
     ssl_context: ssl.SSLContext | None
     opener: Any
@@ -722,7 +742,7 @@ class _ClientOptions(TypedDict, total=False):
 class _RequiredParams(TypedDict):
     model: str
     max_tokens: int
-    messages: Iterable[Any]
+    messages: Iterable[Mapping[str, Any]]
 
 
 class MessageCreateParamsNonStreaming(_RequiredParams, _CountedParams, total=False):
@@ -776,9 +796,9 @@ class _Object:
 
     # A field may hide a method, so that none is called on an instance.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields that came as JSON: dicts, and times as text."""
-        return _Object.model_dump(self, mode="json", exclude_unset=True)
+    def to_dict(self, *, mode: str = "json") -> dict[str, Any]:
+        """Return the fields that came; ``mode`` as in model_dump()."""
+        return _Object.model_dump(self, mode=mode, exclude_unset=True)
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the fields that came as a text of JSON."""
@@ -812,6 +832,9 @@ class _Object:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
+
+    def __dir__(self) -> Iterable[str]:
+        return {*super().__dir__(), *_fields_of(self)}
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
@@ -1659,6 +1682,11 @@ class OverloadedError(InternalServerError):
     """The API has too many requests at the moment."""
 
 
+# Older names that the SDK keeps.
+RequestTooLargeError = ContentTooLargeError
+DeadlineExceededError = GatewayTimeoutError
+
+
 _ERRORS_BY_STATUS = {
     400: BadRequestError,
     401: AuthenticationError,
@@ -1733,12 +1761,12 @@ def _environment_headers() -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def _given(values: Fields) -> dict[str, Any]:
+def _given(values: _Fields) -> dict[str, Any]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _merged(*layers: Headers | None) -> dict[str, str | None]:
+def _merged(*layers: _Headers | None) -> dict[str, str | None]:
     """Return the headers of all layers, names in lower case, the later ones winning."""
     merged: dict[str, str | None] = {}
     for layer in layers:
@@ -1747,7 +1775,7 @@ def _merged(*layers: Headers | None) -> dict[str, str | None]:
     return merged
 
 
-def _encoded_headers(headers: Headers) -> dict[str, str | None]:
+def _encoded_headers(headers: _Headers) -> dict[str, str | None]:
     """Return headers as http.client takes them; None leaves one out.
 
     It sends Latin-1, but on the wire it is UTF-8, as from the SDK.  Raises AnthropicError
@@ -1806,7 +1834,7 @@ def _plain(value: Any) -> Any:
     return json.loads(_encode_json(value))
 
 
-def _with_query(url: str, params: Fields) -> str:
+def _with_query(url: str, params: _Fields) -> str:
     """Return a URL with query parameters added, written as the SDK writes them."""
     pairs = list(_query_pairs("", _plain(params)))
     if not pairs:
@@ -1947,7 +1975,7 @@ def _check_request(request: Any, seen: set[str]) -> None:
     seen.add(custom_id)
 
 
-def _encoded(requests: Iterable[Any], extra: Fields | None = None) -> Iterator[bytes]:
+def _encoded(requests: Iterable[Any], extra: _Fields | None = None) -> Iterator[bytes]:
     """Yield each request as it is sent.
 
     Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
@@ -1989,7 +2017,7 @@ def _encoded(requests: Iterable[Any], extra: Fields | None = None) -> Iterator[b
 _HEAD = b'{"requests":['
 
 
-def _tail(extra: Fields | None) -> bytes:
+def _tail(extra: _Fields | None) -> bytes:
     return b"]," + _encode_json(extra)[1:] if extra else b"]}"
 
 
@@ -2021,7 +2049,7 @@ class _Body:
         self.size = 0
         self.is_sent = False
 
-    def spool(self, encoded: Iterable[bytes], extra: Fields | None) -> None:
+    def spool(self, encoded: Iterable[bytes], extra: _Fields | None) -> None:
         """Write requests that are encoded, and more fields, as the body to the file."""
         separator = _HEAD
         for request in encoded:
@@ -2472,7 +2500,7 @@ def _countdown(seconds: float) -> Callable[[], float]:
     return lambda: max(0.0, seconds - elapsed())
 
 
-class _Reader:
+class _Reader(io.RawIOBase):
     """The raw bytes of a connection; no read takes longer than ``left`` tells."""
 
     def __init__(self, raw: Any, sock: socket.socket) -> None:
@@ -2480,8 +2508,14 @@ class _Reader:
         self._sock = sock
         self.left = sock.gettimeout
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
+    def readable(self) -> bool:
+        """Tell the buffer that reads from this that it can."""
+        return True
+
+    def close(self) -> None:
+        """Close the connection's side, too."""
+        super().close()
+        self._raw.close()
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what has come.  Raises socket.timeout if no time is left."""
@@ -2680,10 +2714,12 @@ __all__ = [
     "BadRequestError",
     "BatchMayExistError",
     "Batches",
+    "Client",
     "ConflictError",
     "Container",
     "ContentBlock",
     "ContentTooLargeError",
+    "DeadlineExceededError",
     "DeletedMessageBatch",
     "ErrorObject",
     "ErrorResponse",
@@ -2716,6 +2752,7 @@ __all__ = [
     "RedactedThinkingBlock",
     "Request",
     "RequestTimeoutError",
+    "RequestTooLargeError",
     "Results",
     "ServiceUnavailableError",
     "TextBlock",
