@@ -95,6 +95,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     _Fields = Mapping[str, Any]
+    _JSONObject = dict[str, Any]
+    _Clock = Callable[[], float]
     _Headers = Mapping[str, Union[str, None]]
     # Seconds, None for no limit, or an object like the SDK's Timeout.
     _Timeout = Union[float, None, "_TimeoutObject"]
@@ -113,7 +115,7 @@ USER_AGENT = (
     f"claude-batches/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 )
 
-# API guide, "Batch processing", limitations; 256 MB is read the careful way.
+# API guide, "Batch processing", limitations; 256 MB is read as the smaller number.
 MAX_BATCH_REQUESTS = 100_000
 MAX_BATCH_BYTES = 256_000_000
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # API reference, Create a Message Batch
@@ -148,6 +150,8 @@ SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary
 # arguments, Transport sends the request, and Objects holds what is returned.
 
 _BATCHES = "/v1/messages/batches"
+# The body of a create, before and after its requests.
+_HEAD, _END = b'{"requests":[', b"]}"
 _NOT_GIVEN: Any = object()  # a default for timeout, because None means no limit
 
 
@@ -231,7 +235,7 @@ class Anthropic:
         change, but for timeout: there it means no limit.
         """
         kept = {name: getattr(self, name) for name in _ClientOptions.__annotations__}
-        given: dict[str, Any] = {
+        given: _JSONObject = {
             name: value
             for name, value in changes.items()
             if value is not None or name == "timeout"
@@ -240,7 +244,7 @@ class Anthropic:
             kept.update(api_key=None, auth_token=None)
         is_own = isinstance(self.opener, _Transport)
         if is_own and given.keys() & {"base_url", "ssl_context"}:
-            # It is built for these two.
+            # The transport is built of these two.
             kept["opener"] = None
         for name in ("default_headers", "default_query"):
             given[name] = {**kept[name], **given.get(name, {})}
@@ -266,7 +270,7 @@ class Anthropic:
         extra_query: _Fields | None = None,
         extra_body: _Fields | None = None,
         timeout: Any = _NOT_GIVEN,
-        left: Callable[[], float] | None = None,
+        left: _Clock | None = None,
         **header_options: Any,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
@@ -278,7 +282,7 @@ class Anthropic:
         if timeout is _NOT_GIVEN:
             timeout = self.timeout
         if method != "GET" and not isinstance(body, _Body):
-            fields: dict[str, Any] = dict(body or {})
+            fields: _JSONObject = dict(body or {})
             fields.update(extra_body or {})
             body = _encode_json(fields) if fields else None
         headers = self._headers(method, body, **header_options)
@@ -309,7 +313,8 @@ class Anthropic:
         credential = self.api_key or self.auth_token
         if credential:
             basic["authorization"] = f"Bearer {credential}"
-        if isinstance(betas, str):
+        # An iterator would be used up by the first of several requests.
+        if isinstance(betas, (str, bytes, Iterator)):
             raise InvalidRequestsError(f"betas must be a list of names, not {betas!r}")
         arguments = {
             "anthropic-workspace-id": workspace_id,
@@ -335,9 +340,11 @@ class Anthropic:
         while True:
             try:
                 return read(call.open())
+            except final:
+                raise
             except APIError as error:
                 call.failures += 1
-                is_last = call.failures > self.max_retries or isinstance(error, final)
+                is_last = call.failures > self.max_retries
                 if is_last or not _is_retryable(error, call.body):
                     raise
                 seconds = _retry_after(error.headers) or _backoff(call.failures)
@@ -357,13 +364,13 @@ class Anthropic:
         self,
         cls: type[_T],
         path: str,
-        query: dict[str, Any],
+        query: _JSONObject,
         extra_query: _Fields | None = None,
         **options: Any,
     ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
-        # The cursor of a later page wins over extra_query, and needs plain JSON, because
-        # an iterator would be used up.
+        # It is plain JSON, because each later page sends it again, and an iterator would
+        # be used up; then the cursor of a later page wins over extra_query.
         query = _plain({**_given(query), **(extra_query or {})})
         call = self._prepare("GET", path, extra_query=query, **options)
         fetch = functools.partial(self._fetch_page, cls, path, **options)
@@ -408,7 +415,7 @@ class Messages:
         and billing_policy; the options of every method; user_profile_id.
         Source: API reference, Count tokens in a Message.
         """
-        body: dict[str, Any] = {"messages": messages, "model": model, **more}
+        body: _JSONObject = {"messages": messages, "model": model, **more}
         names = _CreateOptions.__annotations__
         options = {name: body.pop(name) for name in names if name in body}
         path = "/v1/messages/count_tokens"
@@ -447,22 +454,23 @@ class Batches:
         no batch was made; AnthropicError if the temporary file finds no room (set
         TMPDIR); and what the iterable raises, unchanged.
         """
-        encoded = _encoded(requests, options.get("extra_body"))
-        return self._create(encoded, None, **options)
+        tail = _tail(options.pop("extra_body", None))
+        return self._create(_encoded(requests, len(tail)), None, tail, **options)
 
     def _create(
         self,
         encoded: Iterable[bytes],
         before_last_block: Callable[[], None] | None,
-        extra_body: _Fields | None = None,
+        tail: bytes = _END,
         **options: Any,
     ) -> MessageBatch:
         """Make a batch of requests that are encoded; raises as create().
 
         ``before_last_block`` is called when all but the last block has been sent.
+        ``tail``: what follows the requests in the body.
         """
         with contextlib.closing(_Body(before_last_block)) as body:
-            body.spool(encoded, extra_body)
+            body.spool(encoded, tail)
             call = self._client._prepare("POST", _BATCHES, body=body, **options)
             try:
                 return self._client._fetch_call(MessageBatch, call)
@@ -478,7 +486,7 @@ class Batches:
         sent_at = candidates = None
         found = "the search for it failed"
         # If the search fails, too, the error to report is still that of the create.
-        with contextlib.suppress(AnthropicError):
+        with contextlib.suppress(AnthropicError, RecursionError):
             sent_at, candidates = self._candidates(call, count, options)
             ids = ", ".join(call.masked(batch.id) for batch in candidates)
             found = "batches of that size made since then: "
@@ -564,13 +572,14 @@ class Batches:
         A connection that is lost is opened again.  ``extra_headers`` and ``extra_query``
         belong to the download, not to the retrieve before it, as in the SDK.
 
+        A row that cannot be read counts as missing, and does not hide the rows behind it.
+        For 30 seconds a 404 of the batch, or of the results of an ended one, is ignored.
+
         Raises AnthropicError, at the call, if the batch has no results (yet); later
         IncompleteResultsError if rows stay missing after max_retries without a new one;
-        a row that cannot be read counts as missing, and does not hide the rows behind it;
-        APIResponseValidationError for more rows than requests.  For 30 seconds a 404 of
-        the batch, or of the results of an ended one, is not final.
+        APIResponseValidationError for more rows than requests.
         """
-        plain: dict[str, Any] = {**options, "extra_headers": None, "extra_query": None}
+        plain: _JSONObject = {**options, "extra_headers": None, "extra_query": None}
         batch = _ignoring_404(lambda: self.retrieve(message_batch_id, **plain))
         url = batch.results_url
         if not isinstance(url, str) or not url:
@@ -597,7 +606,8 @@ class Batches:
     ) -> MessageBatch:
         """Poll until the batch has ended, and return it.
 
-        It waits through lost connections, 429, 5xx, and 404 for 30 seconds.
+        It waits through lost connections, 429 and 5xx without a limit of its own, and
+        through 404 for 30 seconds.
 
         ``poll_interval``: seconds between polls, 0 or more; else what the API asks for,
         kept within 1 to 60, or 10.  ``timeout``: seconds for the whole wait, more than
@@ -693,12 +703,12 @@ class _WaitOptions(TypedDict, total=False):
 
     betas: Iterable[str] | None
     extra_headers: _Headers | None
-    extra_query: Mapping[str, Any] | None
+    extra_query: _Fields | None
     workspace_id: str | None
 
 
 class _Options(_WaitOptions, total=False):
-    extra_body: Mapping[str, Any] | None
+    extra_body: _Fields | None
     timeout: _Timeout
 
 
@@ -734,7 +744,7 @@ class _ClientOptions(TypedDict, total=False):
     timeout: _Timeout
     max_retries: int
     default_headers: _Headers | None
-    default_query: Mapping[str, Any] | None
+    default_query: _Fields | None
     ssl_context: ssl.SSLContext | None
     opener: Any
 
@@ -794,9 +804,9 @@ class _Object:
         """The request id of the response; None for an object inside one."""
         return getattr(self, "_headers", {}).get("request-id")
 
-    # A field may hide a method, so that none is called on an instance.
+    # A field may have the name of a method, so methods are called on the class alone.
 
-    def to_dict(self, *, mode: str = "json") -> dict[str, Any]:
+    def to_dict(self, *, mode: str = "json") -> _JSONObject:
         """Return the fields that came; ``mode`` as in model_dump()."""
         return _Object.model_dump(self, mode=mode, exclude_unset=True)
 
@@ -810,7 +820,7 @@ class _Object:
         mode: str = "python",
         exclude_none: bool = False,
         exclude_unset: bool = False,
-    ) -> dict[str, Any]:
+    ) -> _JSONObject:
         """Return all declared fields and those that came, as in the SDK.
 
         ``mode``: "python" keeps times as datetimes, "json" gives them as text.
@@ -841,7 +851,7 @@ class _Object:
         return f"{type(self).__name__}({fields})"
 
 
-def _record(cls: Any, fields: dict[str, Any]) -> Any:
+def _record(cls: Any, fields: _JSONObject) -> Any:
     """Return an object of ``cls``; what is nested too deep in it stays as it came."""
     try:
         return _from_json(cls, fields)
@@ -884,7 +894,10 @@ _RFC_3339 = re.compile(
 
 
 def _parse_time(text: Any) -> Any:
-    """Return a datetime in UTC, also if the text names no zone; what is no time, as it is."""
+    """Return a text that is a time as a datetime in UTC, and all else unchanged.
+
+    A time without a zone is UTC.
+    """
     match = _RFC_3339.fullmatch(text) if isinstance(text, str) else None
     if match:
         day, clock, fraction, zone = match.groups()
@@ -918,7 +931,7 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
     }
 
 
-def _fields_of(obj: _Object) -> dict[str, Any]:
+def _fields_of(obj: _Object) -> _JSONObject:
     """Return all declared fields of an object, and those that came."""
     declared = getattr(obj, "__dataclass_fields__", ())
     return {**dict.fromkeys(declared), **vars(obj)}
@@ -983,10 +996,13 @@ class MessageBatch(_Object):
 
 def _size(batch: MessageBatch) -> int | None:
     """Return how many requests a batch has, None if it does not tell."""
-    # Gateways add numbers of their own, which do not count.
-    names = MessageBatchRequestCounts.__annotations__
-    values = [getattr(batch.request_counts, name, None) for name in names]
-    return sum(value for value in values if isinstance(value, int)) or None
+    # Gateways add numbers of their own, which do not count, and may write 3 as 3.0.
+    size = 0
+    for name in MessageBatchRequestCounts.__annotations__:
+        value = getattr(batch.request_counts, name, None)
+        if isinstance(value, (int, float)) and 0 < value < 1e9:
+            size += int(value)
+    return size or None
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -1006,7 +1022,7 @@ class MessageTokensCount(_Object):
 
 @dataclass(init=False, eq=False, repr=False)
 class ModelInfo(_Object):
-    """A model.  ``capabilities.batch.supported`` says whether it can be batched."""
+    """A model.  ``capabilities.batch.supported`` says whether batches may use it."""
 
     id: str
     type: Literal["model"]
@@ -1257,8 +1273,8 @@ class Page(_Object, Generic[_T]):
     def __init__(
         self,
         *,
-        params: Mapping[str, Any] | None = None,
-        fetch: Callable[[dict[str, Any]], Page[_T]] | None = None,
+        params: _Fields | None = None,
+        fetch: Callable[[_JSONObject], Page[_T]] | None = None,
         **fields: Any,
     ) -> None:
         vars(self).update(fields)
@@ -1296,8 +1312,11 @@ class Page(_Object, Generic[_T]):
                 "No next page: ask has_next_page() before get_next_page()"
             )
         query = {**self._queries[-1], **info.params}
-        if query in self._queries:
-            raise APIResponseValidationError("The list goes in circles")
+        (cursor,) = info.params.values()
+        if query in self._queries or not isinstance(cursor, str):
+            raise APIResponseValidationError(
+                "The list goes in circles, or has a cursor that is not a text"
+            )
         page = self._fetch(query)
         page._queries = [*self._queries, query]
         return page
@@ -1337,12 +1356,13 @@ class Results:
         self._custom_ids: set[str] = set()
         self._response = self._open()
         self._rows = self._all_rows()
-        self._objects = self._records()
+        # A generator that has raised would end quietly when it is asked again.
+        self._objects = itertools.chain(self._records(), iter(self._end, None))
 
     def _open(self) -> Any:
         """Send the request.  For 30 seconds a 404 is not final.
 
-        The batch was seen ended, so that it comes from a replica that lags behind.
+        The batch has ended, so a 404 comes from a replica that lags behind.
         """
         # No retry helps against these.
         final = (AuthenticationError, PermissionDeniedError, NotFoundError)
@@ -1350,7 +1370,7 @@ class Results:
             lambda: self._client._send(self._call, lambda response: response, final)
         )
 
-    def _all_rows(self) -> Generator[tuple[bytes, dict[str, Any]], None, None]:
+    def _all_rows(self) -> Generator[tuple[bytes, _JSONObject], None, None]:
         """Yield the line, with its newline, and the JSON of each row once.
 
         Raises IncompleteResultsError if opening the results again does not help.
@@ -1363,7 +1383,7 @@ class Results:
             except APIConnectionError as error:
                 self._reopen(error)
 
-    def _new_rows(self) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    def _new_rows(self) -> Iterator[tuple[bytes, _JSONObject]]:
         """Yield the rows of one response that no response before it had.
 
         Raises APIConnectionError if it ends before the last row.
@@ -1422,9 +1442,6 @@ class Results:
         try:
             for _, row in self._rows:
                 yield _record(MessageBatchIndividualResponse, row)
-        except GeneratorExit:
-            # The generator was closed.
-            raise
         except BaseException as error:
             # After an interrupt, too, what is left must not look like the end.
             self._error = self._incomplete(error)
@@ -1432,10 +1449,12 @@ class Results:
                 self._error = error
             raise
 
-    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
+    def _end(self) -> Any:
         if self._error:
             raise self._error
-        # It returns the generator and not itself, because that is faster.
+
+    def __iter__(self) -> Iterator[MessageBatchIndividualResponse]:
+        # It returns another iterator and not itself, because that is faster.
         return self._objects
 
     def __next__(self) -> MessageBatchIndividualResponse:
@@ -1474,7 +1493,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 _decoder = json.JSONDecoder()
 
 
-def _decode_row(line: bytes) -> dict[str, Any] | None:
+def _decode_row(line: bytes) -> _JSONObject | None:
     """Return the JSON of a row, None if it is not JSON with a custom_id."""
     try:
         text = line.decode().strip()
@@ -1540,7 +1559,7 @@ class WaitTimeoutError(AnthropicError, TimeoutError):
 
 
 class APIError(AnthropicError):
-    """A request failed.  An attribute that no response told is None.
+    """A request failed.  An attribute that the response did not set is None.
 
     ``type``: the API's name of the error; ``body``: the response's JSON, or its text;
     ``headers``: by names in lower case.
@@ -1619,7 +1638,7 @@ class APIStatusError(APIError):
 
     @property
     def response(self) -> SimpleNamespace:
-        """What SDK programs ask for: status_code, and headers, whose names have any case."""
+        """As in the SDK: status_code, and headers, whose names may have any case."""
         headers = email.message.Message()
         for name, value in self.headers.items():
             headers[name] = value
@@ -1703,7 +1722,7 @@ _ERRORS_BY_STATUS = {
     504: GatewayTimeoutError,
     529: OverloadedError,
 }
-# One that a program makes has the status of its class.
+# An error that a program makes, without a response, has the status of its class.
 for _status, _class in _ERRORS_BY_STATUS.items():
     _class.status_code = _status
 
@@ -1746,10 +1765,11 @@ def _credentials(
 
 def _checked_key(key: str | None) -> str | None:
     """Return a key without white space around it.  Raises InvalidRequestsError for quotes."""
-    text = (key or "").strip()
-    if text.startswith(("'", '"')):
+    text = str(key or "").strip()
+    if text != text.strip("'\""):
         raise InvalidRequestsError(
-            "The API key begins with a quotation mark: set it without quotes around it"
+            "The API key or token has a quotation mark at an end: set it without quotes "
+            "around it"
         )
     return text or None
 
@@ -1761,7 +1781,7 @@ def _environment_headers() -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in pairs}
 
 
-def _given(values: _Fields) -> dict[str, Any]:
+def _given(values: _Fields) -> _JSONObject:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
@@ -1868,7 +1888,7 @@ def _checked_base_url(url: Any) -> str:
             "in ASCII"
         )
     rest = match["rest"].rstrip("/")
-    if re.search("/v1(/messages)?(/batches)?$", rest):
+    if re.search("(?i)/v1(/messages)?(/batches)?$", rest):
         raise InvalidRequestsError("base_url must end before /v1, which each path adds")
     # Behind a proxy, http.client would take another Host from HTTP:// in upper case.
     return f"{match['scheme'].lower()}://{rest}"
@@ -1970,27 +1990,23 @@ def _check_request(request: Any, seen: set[str]) -> None:
     others = set(request) - {"custom_id", "params"}
     if others:
         raise InvalidRequestsError(
-            f"no key but custom_id and params is allowed: {others.pop()!r}"
+            f"only custom_id and params are allowed, not {others.pop()!r:.80}"
         )
     seen.add(custom_id)
 
 
-def _encoded(requests: Iterable[Any], extra: _Fields | None = None) -> Iterator[bytes]:
-    """Yield each request as it is sent.
+def _encoded(requests: Iterable[Any], tail: int) -> Iterator[bytes]:
+    """Yield each request as it is sent; ``tail`` bytes of the body follow them.
 
     Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
     and if there is none.
     """
-    if extra and "requests" in extra:
-        raise InvalidRequestsError(
-            "extra_body must not hold requests: give them as requests"
-        )
     if not hasattr(requests, "__iter__"):
         raise InvalidRequestsError(
             "requests must be an iterable of objects with custom_id and params"
         )
     seen: set[str] = set()
-    size = len(_HEAD) - 1 + len(_tail(extra))
+    size = len(_HEAD) - 1 + tail
     for index, request in enumerate(requests):
         try:
             _check_request(request, seen)
@@ -2002,23 +2018,27 @@ def _encoded(requests: Iterable[Any], extra: _Fields | None = None) -> Iterator[
                 )
             if size > MAX_BATCH_BYTES:
                 raise InvalidRequestsError(
-                    f"with it the batch has more than {MAX_BATCH_BYTES:,} bytes"
+                    f"this request takes the batch over {MAX_BATCH_BYTES:,} bytes"
                 )
         except ValueError as error:
             is_object = isinstance(request, Mapping)
             custom_id = request.get("custom_id") if is_object else None
-            place = f"requests[{index}] (custom_id {custom_id!r})"
+            place = f"requests[{index}] (custom_id {custom_id!r:.80})"
             raise InvalidRequestsError(f"{place}: {error}") from None
         yield encoded
     if not seen:
         raise InvalidRequestsError("requests must hold at least one request")
 
 
-_HEAD = b'{"requests":['
-
-
-def _tail(extra: _Fields | None) -> bytes:
-    return b"]," + _encode_json(extra)[1:] if extra else b"]}"
+def _tail(extra_body: Any) -> bytes:
+    """Return what follows the requests in the body of a create."""
+    if not extra_body:
+        return _END
+    if not isinstance(extra_body, Mapping) or "requests" in extra_body:
+        raise InvalidRequestsError(
+            "extra_body must be an object, and hold no requests: give them as requests"
+        )
+    return b"]," + _encode_json(extra_body)[1:]
 
 
 @contextlib.contextmanager
@@ -2049,14 +2069,14 @@ class _Body:
         self.size = 0
         self.is_sent = False
 
-    def spool(self, encoded: Iterable[bytes], extra: _Fields | None) -> None:
-        """Write requests that are encoded, and more fields, as the body to the file."""
+    def spool(self, encoded: Iterable[bytes], tail: bytes) -> None:
+        """Write requests that are encoded, and what follows them, to the file."""
         separator = _HEAD
         for request in encoded:
             self._write(separator + request)
             separator = b","
             self.count += 1
-        self._write(_tail(extra))
+        self._write(tail)
 
     def _write(self, block: bytes) -> None:
         self.size += len(block)
@@ -2130,7 +2150,7 @@ _REQUIRED: dict[Any, tuple[str, Any]] = {
 }
 
 
-def _checked(cls: Any, call: _Call, fields: Any) -> dict[str, Any]:
+def _checked(cls: Any, call: _Call, fields: Any) -> _JSONObject:
     """Return the JSON of an object of ``cls``: a response, or a row of a list.
 
     Raises APIResponseValidationError if it is something else.
@@ -2176,11 +2196,11 @@ class _Call:
     body: bytes | _Body | None
     timeout: float | None
     # Tells the seconds left for the whole response; None for no limit.
-    left: Callable[[], float] | None = None
+    left: _Clock | None = None
     # The number of failures in a row.
     failures: int = 0
     # Seconds since it was sent last.
-    elapsed: Callable[[], float] = lambda: 0.0
+    elapsed: _Clock = lambda: 0.0
 
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
@@ -2196,7 +2216,7 @@ class _Call:
         Raises APIError unless the status is 2xx.
         """
         if isinstance(self.body, _Body):
-            # An attempt that finds no connection does not even begin the body.
+            # It is reset here, because an attempt that fails to connect never reads the body.
             self.body.is_sent = False
         self.elapsed = _stopwatch()
         response = self._guarded(self._send)
@@ -2229,7 +2249,7 @@ class _Call:
                 request.add_header(name, str(value))
         return self.opener.open(request, timeout=self._left())
 
-    def read_json(self, response: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    def read_json(self, response: Any) -> tuple[_JSONObject, dict[str, str]]:
         """Return the JSON object and the headers of a response, and close it.
 
         Raises APIConnectionError if it has no JSON object, or is too long.
@@ -2313,7 +2333,9 @@ class _Call:
             for secret in header.split():
                 # "Bearer", "sandbox" and other short words are no secrets.
                 if len(secret) > 7:
-                    text = text.replace(secret, "***")
+                    # JSON writes some characters as escapes.
+                    escaped = json.dumps(secret)[1:-1]
+                    text = text.replace(escaped, "***").replace(secret, "***")
         return text
 
     def quoted(self, response: Any) -> str:
@@ -2448,9 +2470,9 @@ def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
 
 
 class _Patience:
-    """Tells which errors in a row are waited through; a success needs a new one."""
+    """Decides which errors in a row to wait through; after a success, make a new one."""
 
-    _since_404: Callable[[], float] | None = None
+    _since_404: _Clock | None = None
 
     def allows(self, error: APIError) -> bool:
         """Tell whether to wait: for what may pass, and for 404 for 30 seconds."""
@@ -2484,7 +2506,7 @@ def _pause(seconds: float, error: APIError) -> None:
     time.sleep(seconds)
 
 
-def _stopwatch() -> Callable[[], float]:
+def _stopwatch() -> _Clock:
     """Return a function that tells the seconds since this call.
 
     A laptop's sleep counts, during which the monotonic clock may stand still; the wall
@@ -2494,7 +2516,7 @@ def _stopwatch() -> Callable[[], float]:
     return lambda: max(time.monotonic() - monotonic, time.time() - wall)
 
 
-def _countdown(seconds: float) -> Callable[[], float]:
+def _countdown(seconds: float) -> _Clock:
     """Return a function that tells how many of the seconds are left, at least 0."""
     elapsed = _stopwatch()
     return lambda: max(0.0, seconds - elapsed())
@@ -2534,7 +2556,7 @@ class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read status and headers of the final response."""
         super().begin()
-        while self.status in (102, 103):
+        while 101 < self.status < 200:
             self.headers = None  # type: ignore[assignment]
             super().begin()
 
@@ -2567,7 +2589,7 @@ class _Connection(http.client.HTTPConnection):
         If that fails, the server may have refused, with 401 or 413, and closed: then
         getresponse() returns that response.
         """
-        # Otherwise a failure to connect would look like one to send.
+        # It stands outside the try, because after it a failure is one of the upload.
         self.connect()
         try:
             super().request(*args, **kwargs)
@@ -2700,6 +2722,7 @@ def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
 _create_encoded = Batches._create
 _raw_rows = operator.attrgetter("_rows")
 _headers = operator.attrgetter("_headers")
+_may_pass = operator.attrgetter("_is_transient")
 
 # What a star import gives; the part below the line adds its own names.
 __all__ = [
@@ -2773,7 +2796,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
 # _plural, _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment,
-# _parse_time, _ignoring_404, _Patience, _poll_delay, _retry_after.
+# _parse_time, _ignoring_404, _may_pass, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -2787,7 +2810,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # A run goes from one time to the next: when to send, or to look for a batch, and when to
 # poll all batches that are left.
 
-# What of a request's params count_tokens takes.
+# The params of a request that count_tokens takes, too.
 COUNTED = (
     "model",
     "messages",
@@ -2797,7 +2820,7 @@ COUNTED = (
         if name not in _CreateOptions.__annotations__
     ],
 )
-JOURNAL_FORMAT = 2
+JOURNAL_FORMAT = 3
 MAX_WARNINGS = 20  # of requests that the API will refuse later
 MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
 JSON_SPACE = b" \t\r\n"
@@ -2807,10 +2830,8 @@ class JobError(AnthropicError):
     """The job cannot go on by itself; the message says why, and what to do."""
 
 
-def _count(
-    client: Anthropic, params: Mapping[str, Any], betas: Iterable[str] | None
-) -> int:
-    fields: dict[str, Any] = {"model": None, "messages": None}
+def _count(client: Anthropic, params: _Fields, betas: Iterable[str] | None) -> int:
+    fields: _JSONObject = {"model": None, "messages": None}
     fields.update({name: params[name] for name in COUNTED if name in params})
     return client.messages.count_tokens(betas=betas, **fields).input_tokens
 
@@ -2824,10 +2845,12 @@ STDIN = "standard input"  # as messages call it
 _WANTED = 'a line must be {"custom_id": "…", "params": {…}}'
 # The jq program that makes a request of a line with method, url and body.
 _OTHER_VENDOR = (
+    'def is_system: .role == "system" or .role == "developer"; '
     '{custom_id, params: {model: "claude-opus-4-6", '
-    "max_tokens: (.body.max_tokens // 1024), "
-    'system: [.body.messages[] | select(.role == "system") | {type: "text", '
-    'text: .content}], messages: [.body.messages[] | select(.role != "system")]}}'
+    "max_tokens: (.body.max_completion_tokens // .body.max_tokens // 1024), "
+    "system: [.body.messages[] | select(is_system) | .content | "
+    'if type == "string" then {type: "text", text: .} else .[] end], '
+    "messages: [.body.messages[] | select(is_system | not)]}}"
 )
 # Escapes that may be half of a surrogate pair, or may spell a key of a request.
 _SUSPICIOUS = rb"\\u([dD][89a-fA-F]|00[2-7])"
@@ -2835,7 +2858,7 @@ _SUSPICIOUS = rb"\\u([dD][89a-fA-F]|00[2-7])"
 
 def _read_requests(
     lines: Iterable[bytes], path: str
-) -> Iterator[tuple[int, int, bytes, dict[str, Any]]]:
+) -> Iterator[tuple[int, int, bytes, _JSONObject]]:
     """Yield number, first byte, text and request of each line that is not blank.
 
     The text is what is sent: the bytes of the line without white space around them.
@@ -2863,7 +2886,7 @@ def _request_text(line: bytes) -> bytes:
     return text.strip(JSON_SPACE)
 
 
-def _check_text(text: bytes, request: dict[str, Any]) -> None:
+def _check_text(text: bytes, request: _JSONObject) -> None:
     """Raise ValueError for what the API refuses, or reads in another way than this file.
 
     That is half of a surrogate pair, and a key that comes twice.
@@ -2873,14 +2896,8 @@ def _check_text(text: bytes, request: dict[str, Any]) -> None:
     if is_plain and not (b"\\u" in text and re.search(_SUSPICIOUS, text)):
         return
     _encode_json(request)
-    names: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        # The last object to end is the request itself.
-        names[:] = [name for name, _ in pairs]
-
-    json.loads(text, object_pairs_hook=note)
-    if len(names) != len(set(names)):
+    # The hook makes lists of pairs of all objects; the outermost is the request.
+    if len(json.loads(text, object_pairs_hook=list)) != len(request):
         raise ValueError("a key comes twice")
 
 
@@ -2892,56 +2909,59 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     new = old + ".jsonl"
     reason = str(error)
     if "custom_id" in keys:
-        reason = f"custom_id {request['custom_id']!r}: {error}"
+        reason = f"custom_id {request['custom_id']!r:.80}: {error}"
     if keys >= {"custom_id", "params"}:
         return reason
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
         return (
             "this is UTF-16, as PowerShell writes it, and must be UTF-8; in PowerShell: "
-            f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}"
+            f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
+            f"elsewhere: iconv -f UTF-16 -t UTF-8 {_quote(old)} > {_quote(new)}"
         )
     text = _request_text(line)
-    is_cut = False
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
-        reason, is_cut = _syntax_error(error, line, text)
-    found, program = _other_format(text, keys, is_cut)
+        reason = _syntax_error(error, line, text)
+    found, program = _other_format(text, keys)
     if program:
-        command = f"jq -c {_quote(program)} {_quote(old)} > {_quote(new)}"
+        # It converts all or nothing, because half a file could be taken for the whole.
+        program = _quote(f"[inputs | {program}][]")
+        command = f"jq -cn {program} {_quote(old)} > {_quote(new)}"
         return f"{reason}; this is {found}, but {_WANTED}: {command}"
     if not text.startswith(b"{"):
         reason += " (README shows how to make requests of a CSV)"
     return f"{reason}; {_WANTED}"
 
 
-def _other_format(text: bytes, keys: set[str], is_cut: bool) -> tuple[str, str]:
+def _other_format(text: bytes, keys: set[str]) -> tuple[str, str]:
     """Return what a line is that is not a request, and the jq program that converts it."""
     if text.startswith(b"["):
         return "a JSON array", ".[]"
+    if text == b"{":
+        return "JSON over several lines", ".requests[]? // ."
     if "requests" in keys:
         return "the body of a create", ".requests[]"
     if keys >= {"method", "url", "body"}:
         return "another vendor's batch file", _OTHER_VENDOR
-    if is_cut:
-        return "cut, or goes on in the next line", ".requests[]? // ."
     return "", ""
 
 
-def _syntax_error(error: Any, line: bytes, text: bytes) -> tuple[str, bool]:
-    """Return what is wrong with the JSON, and whether it does not end on this line."""
+def _syntax_error(error: Any, line: bytes, text: bytes) -> str:
+    """Return what is wrong with the JSON, and in which column."""
     before = line[: line.find(text)]
     column = 1 + len(before.decode("utf-8-sig"))
     if isinstance(error, UnicodeDecodeError):
         column += len(text[: error.start].decode())
-        return f"not utf-8: {error.reason}, column {column}", False
+        return f"not utf-8: {error.reason}, column {column}"
     is_cut = error.pos >= len(text.decode()) or "Unterminated" in error.msg
-    return f"not JSON: {error.msg}, column {column + error.pos}", is_cut
+    end = "; it is cut, or goes on in the next line" if is_cut else ""
+    return f"not JSON: {error.msg}, column {column + error.pos}{end}"
 
 
 # What the SDK takes beside params, and people put inside them.
 _NOT_PARAMS = ("betas", "extra_headers", "extra_query", "extra_body", "timeout")
 
 
-def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
+def _later_refusal(params: _Fields, version: str) -> str | None:
     """Return why the API will refuse these params after it took the batch, or None."""
     for name in ("model", "max_tokens", "messages"):
         if params.get(name) is None:
@@ -2955,7 +2975,7 @@ def _later_refusal(params: Mapping[str, Any], version: str) -> str | None:
     return _version_refusal(params) if version == API_VERSION else None
 
 
-def _version_refusal(params: Mapping[str, Any]) -> str | None:
+def _version_refusal(params: _Fields) -> str | None:
     """Return what API_VERSION refuses and the version before it does not, or None."""
     for name in ("temperature", "top_p", "top_k"):
         if params.get(name) is not None:
@@ -2976,7 +2996,7 @@ def _version_refusal(params: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _objects_in(value: Any) -> list[dict[str, Any]]:
+def _objects_in(value: Any) -> list[_JSONObject]:
     """Return the objects in a list of JSON, which may be something else."""
     items = value if isinstance(value, list) else ()
     return [item for item in items if isinstance(item, dict)]
@@ -2990,7 +3010,7 @@ class _Part:
     requests: int = 0
     # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
     size: int = len(_HEAD) + 2 - 1
-    # Of the digest before the last request, and of that.
+    # SHA-256 of the digest before the last request and of the text of that request.
     digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
@@ -2999,13 +3019,15 @@ class _Part:
     # Its batch, or the candidates: how many of the part's rows each has, None if that is
     # not known.  One with 0 is somebody else's, or was disowned.
     batches: dict[str, int | None] = field(default_factory=dict)
-    # Whether the look that found the candidates proves that there is no other one.
+    # Whether the look that found the candidates proves that there are no others.
     is_certain: bool = False
     is_taken_over: bool = False
-    # What only a person can decide, if this run came to that; and the ids that such a
-    # question named, which can be disowned until one of them is read after all.
-    question: str = ""
+    # The ids that a question has named: they can be disowned until one of them is read
+    # after all.
     asked: list[str] = field(default_factory=list)
+    # What only a person can decide.  It is no field, because it is not journalled: the
+    # next run asks again if it is still open.
+    question = ""
 
     @property
     def left(self) -> dict[str, int | None]:
@@ -3062,10 +3084,8 @@ class _Journal:
                 )
             is_whole = fields.pop("journal_digest") == _digest_of(fields)
             if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
-                raise ValueError("it was changed or damaged")
-            # Its questions are asked again if they are still open.
-            parts = [{**part, "question": ""} for part in fields["parts"]]
-            fields["parts"] = [_Part(**part) for part in parts]
+                raise ValueError("it was changed, or is of another version")
+            fields["parts"] = [_Part(**part) for part in fields["parts"]]
             return cls(**fields)
         except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
@@ -3083,7 +3103,7 @@ class _Journal:
             _while_held(os.replace, path + ".tmp", path)
             _sync_folder(path)
         except OSError as error:
-            # An OSError between two blocks would look like one of the connection.
+            # An OSError would be taken for a lost connection during the upload.
             raise JobError(
                 f"The journal {path} cannot be written: {error}; run again"
             ) from error
@@ -3093,7 +3113,7 @@ class _Journal:
         return [(part.start, part.digest) for part in self.parts]
 
 
-def _digest_of(fields: dict[str, Any]) -> str:
+def _digest_of(fields: _JSONObject) -> str:
     text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -3171,8 +3191,10 @@ def _publish(source: str, target: str) -> None:
 
 def _refuse_existing(*paths: str) -> None:
     for path in paths:
-        if os.path.isdir(path):
-            raise InvalidRequestsError(f"{path} exists and is a folder: name a file")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InvalidRequestsError(
+                f"{path} exists and is a folder or a device: name a file"
+            )
         if os.path.lexists(path):
             raise InvalidRequestsError(
                 f"{path} exists, and is not overwritten; move it away, and run again"
@@ -3181,7 +3203,7 @@ def _refuse_existing(*paths: str) -> None:
 
 def _folder_of(path: str) -> str:
     """Return the folder of a file.  Raises InvalidRequestsError if it is not there."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise InvalidRequestsError(f"{path}: there is no folder {folder}")
     return folder
@@ -3192,12 +3214,11 @@ def _check_names(requests: str, results: str, own: list[str]) -> None:
     if results == "-":
         raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
     _folder_of(results)
-    # Most file systems allow 255 bytes.
-    names = [os.path.basename(path) for path in own]
-    longest = max(names, key=len)
-    if len(os.fsencode(longest)) > 255:
-        raise InvalidRequestsError(f"{results}: the name is too long for {longest}")
     for path in [results, *own]:
+        name = os.path.basename(path)
+        # Most file systems allow 255 bytes.
+        if len(os.fsencode(name)) > 255:
+            raise InvalidRequestsError(f"{results}: the name is too long for {name}")
         if os.path.realpath(path) == os.path.realpath(requests):
             raise InvalidRequestsError(
                 f"{requests} is a file that the job writes: name another RESULTS"
@@ -3261,7 +3282,7 @@ class Job:
     poll_interval: float | None = None
     settle: float = 300.0
     disown: Iterable[str] = ()
-    betas: Iterable[str] = ()
+    betas: Sequence[str] = ()
     wait: bool = True
     check: bool = True
 
@@ -3324,10 +3345,10 @@ class Job:
     def _work(self) -> int:
         for part in self._in_doubt():
             self._await_settle(part)
-        if self._in_doubt() and not self.wait:
-            # Otherwise runs that do not wait would never end a doubt.
-            time.sleep(self.settle)
-            self._send_due = 0.0
+            if not self.wait:
+                # Otherwise runs that do not wait would never end a doubt.
+                time.sleep(self.settle)
+                self._send_due = 0.0
         while True:
             self._send_and_poll()
             dues = []
@@ -3381,7 +3402,7 @@ class Job:
 
     def _load(self) -> None:
         """Take the journal of an earlier run.  Raises JobError if it is of another job."""
-        # It is set at once, because its batches go on whatever comes now.
+        # It is set before the checks, so that open_batches is right if one fails.
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
         plan = self.plan()[0]
@@ -3458,7 +3479,7 @@ class Job:
         models: Counter[str] = Counter()
         # The first byte of the part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
-        with open(self.requests, "rb") as file:
+        with _open_requests(self.requests) as file:
             lines = _read_requests(file, self.requests)
             for number, start, text, request in lines:
                 place = f"{self.requests}:{number}"
@@ -3555,17 +3576,18 @@ class Job:
             part.is_certain, part.asked = is_certain, []
             self._save()
         elif is_certain:
-            # The page of this look is the one that is noted.
+            # The page of this look is noted, so that nothing comes in between.
             self._create(part, first)
         else:
             flags = [word for one in part.noted for word in ("--disown", one)]
             self._ask(
                 part,
                 part.noted,
-                "its response was lost, and the list shows none of the batches that were "
-                "there before.  Run again with the key of the right workspace; if those "
-                "were deleted, disown them, and if its batch is not in the list then, it "
-                f"is sent (and paid) again.\n  to disown them: {self.progress.again(*flags)}",
+                "no response says whether its batch was made, and none of the batches that "
+                "were listed before is in the list now.  If this key is of another "
+                "workspace, run again with the right one.  If the batches were deleted, "
+                "disown them; unless the list then shows its batch, the part is sent, and "
+                f"paid for, again.\n  to disown them: {self.progress.again(*flags)}",
             )
 
     def _candidates(
@@ -3576,6 +3598,7 @@ class Job:
         It is if the list has a batch that was noted, or none was and the list has ended,
         or gone past those that were disowned.
         """
+        # A candidate of another part may be this part's, so that it counts, too.
         known = {*self._journal.disowned, *part.noted, *part.batches}
         for other in self._parts:
             if other.state in ("created", "collected"):
@@ -3758,7 +3781,7 @@ class Job:
         elif not left and part.is_certain:
             part.state = "planned"
         elif not left:
-            # The list did not work when it was looked at: look again.
+            # The last look did not prove that there is no other candidate: look again.
             self._await_settle(part)
         elif None not in left.values():
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
@@ -3840,7 +3863,7 @@ class Job:
         elapsed = _clock(datetime.now(timezone.utc) - began)
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
-            yield f"what did not succeed, to be corrected or run: {self._failed_path}"
+            yield f"requests that failed, to correct or run again: {self._failed_path}"
         yield f"results: {self.results}"
 
     def _save(self) -> None:
@@ -3851,11 +3874,6 @@ class Job:
         return (
             f"part {number} of {len(self._parts)} ({_plural(part.requests, 'request')})"
         )
-
-
-def _may_pass(error: APIError) -> bool:
-    """Tell whether the same request may succeed later."""
-    return not isinstance(error, NotFoundError) and _Patience().allows(error)
 
 
 def _count_name(counter: Counter[str], name: Any, number: int = 1) -> None:
@@ -3976,7 +3994,7 @@ class _SandboxBatch:
             return "canceled"
         return "expired" if custom_id.startswith("expired") else "succeeded"
 
-    def show(self) -> dict[str, Any]:
+    def show(self) -> _JSONObject:
         """Return the MessageBatch's JSON as it is now."""
         ended = self.is_ended()
         names = ("processing", "succeeded", "errored", "canceled", "expired")
@@ -4002,7 +4020,7 @@ class _SandboxBatch:
     def rows(self) -> Iterator[bytes]:
         """Yield the lines of results, in another order: the API promises none."""
         for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):
-            result: dict[str, Any] = {"type": self.outcome(custom_id, refusal)}
+            result: _JSONObject = {"type": self.outcome(custom_id, refusal)}
             if result["type"] == "errored":
                 message = f"{refusal} (says the sandbox)"
                 error = {"type": "invalid_request_error", "message": message}
@@ -4012,7 +4030,7 @@ class _SandboxBatch:
             yield _encode_json({"custom_id": custom_id, "result": result}) + b"\n"
 
 
-def _sandbox_message(number: int, model: str) -> dict[str, Any]:
+def _sandbox_message(number: int, model: str) -> _JSONObject:
     text = "This is the sandbox's answer; no model was asked."
     return {
         "id": f"msg_sandbox_{number}",
@@ -4036,7 +4054,7 @@ def _sandbox_message(number: int, model: str) -> dict[str, Any]:
     }
 
 
-_SANDBOX_MODELS: list[dict[str, Any]] = [
+_SANDBOX_MODELS: list[_JSONObject] = [
     {
         "id": model_id,
         "type": "model",
@@ -4131,12 +4149,12 @@ class Sandbox:
             return None
         return self._act(method + action, self._batches[batch_id])
 
-    def _create(self, body: Any, version: str | None) -> dict[str, Any]:
+    def _create(self, body: Any, version: str | None) -> _JSONObject:
         requests: Any = body.get("requests") if isinstance(body, dict) else None
         is_alone = isinstance(requests, list) and len(body) == 1
         if not is_alone or not 0 < len(requests) <= MAX_BATCH_REQUESTS:
             raise ValueError(
-                "requests: 1 to 100,000 are allowed, and nothing beside them"
+                "requests must be a list of 1 to 100,000, and the only field"
             )
         seen: set[str] = set()
         kept = []
@@ -4173,7 +4191,7 @@ class Sandbox:
             batch.ends = batch.cancel_initiated_at + self._seconds
         return batch.show() if action in ("GET ", "POST cancel") else None
 
-    def _count_tokens(self, body: Any) -> dict[str, Any]:
+    def _count_tokens(self, body: Any) -> _JSONObject:
         is_object = isinstance(body, dict)
         if not is_object or not body.get("model") or not body.get("messages"):
             raise ValueError("model and messages: Field required")
@@ -4190,8 +4208,8 @@ def _sandbox_json(raw: bytes) -> Any:
 
 
 def _sandbox_page(
-    items: list[dict[str, Any]], query: Mapping[str, list[str]]
-) -> dict[str, Any]:
+    items: list[_JSONObject], query: Mapping[str, list[str]]
+) -> _JSONObject:
     """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
     limit = query.get("limit", ["20"])[-1]
     after = query.get("after_id", [""])[-1]
@@ -4221,7 +4239,7 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
-            # A client that went away is no news.
+            # A client that has disconnected is not reported.
             if not isinstance(sys.exc_info()[1], ConnectionError):
                 super().handle_error(request, client_address)
 
@@ -4289,11 +4307,8 @@ def _visible(text: str) -> str:
 
     A response may hold what a terminal takes for commands.
     """
-
-    def escape(match: re.Match[str]) -> str:
-        return repr(match.group())[1:-1]
-
-    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", escape, text)
+    control = r"[\x00-\x09\x0b-\x1f\x7f-\x9f]"
+    return re.sub(control, lambda match: repr(match.group())[1:-1], text)
 
 
 def _one_line(text: str) -> str:
@@ -4323,17 +4338,14 @@ class _Progress:
         """Return a command of this file as it can be pasted into a shell."""
         program = [sys.argv[0]]
         if sys.argv[0].endswith(".py"):
-            name = os.path.basename(sys.executable or "python")
-            if name.endswith(".exe"):
-                name = name[:-4]
-            program.insert(0, name)
+            program.insert(0, os.path.basename(sys.executable or "python"))
         return " ".join(map(_quote, [*program, *arguments]))
 
     def again(self, *arguments: str) -> str:
         """Return the command that is running, with more arguments."""
         name, *rest = self._argv
-        # What was disowned is in the journal, and said again it might answer a question
-        # that nobody has read yet.
+        # What was disowned is in the journal; to repeat it could answer a later question
+        # before anybody has read it.
         kept = []
         is_id = False
         for argument in rest:
@@ -4343,7 +4355,7 @@ class _Progress:
         return self.command(name, *arguments, *kept)
 
     def _write(self, text: str) -> None:
-        # That nobody reads it is no reason to give up a job.
+        # A job goes on if standard error is closed.
         with contextlib.suppress(OSError):
             print(text, end="", file=sys.stderr, flush=True)
 
@@ -4400,7 +4412,7 @@ class _Progress:
         states = {str(batch.processing_status) for batch in batches}
         status = ", ".join(sorted(states))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
-        date_header = batches[0]._headers.get("date")
+        date_header = _headers(batches[0]).get("date")
         now = _http_date(date_header) or datetime.now(timezone.utc)
         begun = min(_moment(batch.created_at) or now for batch in batches)
         end = min(_moment(batch.expires_at) or now for batch in batches)
@@ -4466,10 +4478,7 @@ _NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
 def _print(value: Any) -> None:
     """Print a text, or an object as JSON."""
     if not isinstance(value, str):
-        # Lone surrogates are printed as their escapes, and NaN as it came.
-        value = json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), default=_jsonable
-        )
+        value = _Object.to_json(value, indent=None)
     print(value, flush=True)
 
 
@@ -4525,26 +4534,24 @@ def _run_command(args: Any) -> int:
         raise InvalidRequestsError(
             f"{args.requests}: run needs a regular file, to read it again"
         )
-    _open_requests(args.requests).close()
     names = ("progress", "poll_interval", "settle", "disown", "wait", "check")
     options = {name: getattr(args, name) for name in names}
     options["betas"] = args.beta
+    if args.sandbox and not args.dry_run:
+        return _run_in_sandbox(args, options)
+    job = Job(Anthropic(), args.requests, args.output or "results", **options)
     if args.dry_run:
-        job = Job(Anthropic(), args.requests, args.output or "results", **options)
         _print(job.plan()[1])
         return 0
-    if args.sandbox and not args.wait:
-        raise InvalidRequestsError(
-            "--sandbox ends with the command: leave out --no-wait"
-        )
-    if args.sandbox:
-        return _run_in_sandbox(args, options)
-    job = Job(Anthropic(), args.requests, args.output, **options)
     args.open_batches = lambda: job.open_batches
     return job.run()
 
 
-def _run_in_sandbox(args: Any, options: dict[str, Any]) -> int:
+def _run_in_sandbox(args: Any, options: _JSONObject) -> int:
+    if not args.wait:
+        raise InvalidRequestsError(
+            "--sandbox ends with the command: leave out --no-wait"
+        )
     if os.path.exists(args.output + ".job"):
         raise JobError(
             f"{args.output}.job is of a real run, untouched by --sandbox: name another "
@@ -4566,12 +4573,11 @@ def _create_command(args: Any) -> None:
     )
     try:
         _print(batch)
-    except BaseException:
-        # Who does not see the id pays again.
-        args.progress.message(
-            f"the batch was made, but could not be printed: {batch.id}"
-        )
-        raise
+    except (OSError, ValueError, RecursionError) as error:
+        # Without the id, people would create the batch, and pay for it, again.
+        raise AnthropicError(
+            f"the batch {batch.id} was made, but could not be printed: {error}"
+        ) from error
 
 
 def _act_command(args: Any) -> None:
@@ -4589,8 +4595,8 @@ def _wait_command(args: Any) -> int:
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
-    # The first request is not wait(), which would wait through what is wrong from the
-    # start.  A 404 is ignored, because the batch may be fresh.
+    # The batch is retrieved once before, because wait() would retry an error that should
+    # be told at once.  A 404 is ignored, because the batch may be fresh.
     with contextlib.suppress(NotFoundError):
         note(batches.retrieve(args.id))
     batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
@@ -4738,9 +4744,9 @@ _COMMANDS = {
         "serve a stand-in of the API on 127.0.0.1 until Ctrl-C, and print how to use it",
     ),
 }
-_ARGUMENTS: dict[str, dict[str, Any]] = {
+_ARGUMENTS: dict[str, _JSONObject] = {
     "REQUESTS": {"metavar": "REQUESTS", "help": "JSON Lines of custom_id and params"},
-    "ID": {"metavar": "ID"},
+    "ID": {"metavar": "ID", "type": str.strip},
     "[ID]": {"metavar": "ID", "nargs": "?"},
     "-o/--output": {
         "metavar": "FILE",
@@ -4758,7 +4764,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
         "type": _number(float, 0, 2e6),
         "default": 300.0,
         "metavar": "SECONDS",
-        "help": "after a lost response, how long its batch may still be made (300)",
+        "help": "how long to wait, after a lost response, for its batch in the list (300)",
     },
     "--no-wait": {
         "action": "store_false",
@@ -4818,7 +4824,7 @@ def _parse(argv: list[str]) -> Any:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (function, arguments, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        # list() is the function that names no open batch.
+        # list() returns [], so at first there are no open batches.
         command.set_defaults(
             command=function, name=name, progress=_Progress(argv), open_batches=list
         )
@@ -4849,7 +4855,7 @@ def _perform(args: Any) -> int:
         status = args.command(args) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # It is standard output's; those of the network are APIConnectionErrors.
+        # Nobody reads standard output; errors of the network are APIConnectionErrors.
         pass
     except (AnthropicError, OSError, RecursionError) as error:
         status = 2 if isinstance(error, InvalidRequestsError) else 1
@@ -4921,7 +4927,8 @@ def main(argv: list[str] | None = None) -> int:
     and lifts Python's limit of an integer's digits.
     """
     sys.stdin = sys.stdin or _open_null("r")
-    sys.stdout = sys.stdout or _open_null("w")
+    # What cannot be printed is an error: it may be the id of a batch that was made.
+    sys.stdout = sys.stdout or _open_null("r")
     sys.stderr = sys.stderr or _open_null("w")
     # The stream of a notebook has no such method.
     with contextlib.suppress(AttributeError):
