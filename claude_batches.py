@@ -27,15 +27,15 @@ whole or an error says how many are missing; memory stays flat at 100,000 reques
 API key goes to one place only.  Errors::
 
     AnthropicError
-    ├── InvalidRequestsError (also a ValueError)   an argument breaks a rule; nothing sent
+    ├── InvalidRequestsError (also a ValueError)   an argument breaks a rule
     ├── WaitTimeoutError (also a TimeoutError)     wait() took longer than its timeout
     └── APIError
         ├── APIConnectionError                     no response, or one that is not whole
         │   ├── APITimeoutError
         │   └── IncompleteResultsError             rows are missing, and no retry helped
         ├── APIResponseValidationError             a response breaks the API's own rules
-        ├── BatchMayExistError                     a create was sent, its response is lost
-        └── APIStatusError                         the status of the response is an error
+        ├── BatchMayExistError                     the response of a create is lost
+        └── APIStatusError                         the status of a response is an error
             ├── BadRequestError 400, AuthenticationError 401, PaymentRequiredError 402,
             │   PermissionDeniedError 403, NotFoundError 404, RequestTimeoutError 408,
             │   ConflictError 409, ContentTooLargeError 413 (RequestTooLargeError, too),
@@ -130,7 +130,8 @@ CONNECT_TIMEOUT = 10.0
 KEEP_ALIVE = 60
 # Seconds for the response of a server that closed during the upload.
 REFUSAL_TIMEOUT = 5.0
-# Seconds that the search for a batch takes at most, and how far before the create it goes.
+# Seconds that the search for a batch takes at most, and how far before the create it
+# goes.
 SEARCH_TIMEOUT = 30.0
 CLOCK_SLACK = timedelta(seconds=60)
 # Seconds between two polls: at least, at most, and if the response does not say.
@@ -161,26 +162,27 @@ class Anthropic:
     ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN:
     sent as ``Authorization: Bearer``.
     ``base_url`` (without /v1), else ANTHROPIC_BASE_URL, else https://api.anthropic.com:
-    the key goes to this origin and nowhere else.  No redirect is followed, and a results_url with
-    another host is requested from base_url.
+    the key goes to this origin and nowhere else.  No redirect is followed, and a
+    results_url with another host is requested from base_url.
     ``timeout``: seconds for one read or write, more than 0 and less than 2e6, None for
-    no limit, or an object whose ``read`` is one of these; each step of connecting has at
-    most 10 seconds.
+    no limit, or an object whose ``read`` is one of these; each step of connecting has
+    at most 10 seconds.
     ``max_retries``: 0 or more; a create is only retried if no batch can have been made.
-    ``default_headers``, ``default_query``: sent with every request; the headers win over
-    those of ANTHROPIC_CUSTOM_HEADERS (lines of ``Name: value``).  None leaves a header
-    out; Authorization or x-api-key among them is a credential, too.
-    ``ssl_context``: to trust a company's own CA, for instance; SSL_CERT_FILE works, too.
+    ``default_headers``, ``default_query``: sent with every request; the headers win
+    over those of ANTHROPIC_CUSTOM_HEADERS (lines of ``Name: value``).  None leaves a
+    header out; Authorization or x-api-key among them is a credential, too.
+    ``ssl_context``: to trust a company's own CA, for instance; SSL_CERT_FILE works,
+    too.
     ``opener``: anything with ``open(request, timeout=…)`` as in urllib, for tests and
     special transports.  Redirects, proxies, connecting, and responses during the upload
     are then the opener's own business.
 
-    Raises InvalidRequestsError for an argument that breaks a rule; without a credential,
-    the first request raises AnthropicError.  Every method also takes ``**options``:
-    betas (names for ``anthropic-beta``), extra_headers (they win over all others, except
-    for Host, Content-Length and Transfer-Encoding), extra_query, extra_body (where there
-    is a body), timeout (instead of the client's) and workspace_id; it raises
-    APIStatusError or APIConnectionError.
+    Raises InvalidRequestsError for an argument that breaks a rule; without a
+    credential, the first request raises AnthropicError.  Every method also takes
+    ``**options``: betas (names for ``anthropic-beta``), extra_headers (they win over
+    all others, except for Host, Content-Length and Transfer-Encoding), extra_query,
+    extra_body (where there is a body), timeout (instead of the client's) and
+    workspace_id; it raises APIStatusError or APIConnectionError.
     """
 
     def __init__(
@@ -302,7 +304,7 @@ class Anthropic:
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
     ) -> dict[str, str | None]:
-        """Return the headers of a request, from those that give way to those that win."""
+        """Return the headers of a request; each layer wins over those before it."""
         basic = {
             "accept": "application/json",
             "user-agent": USER_AGENT,
@@ -333,7 +335,7 @@ class Anthropic:
         read: Callable[[Any], _T],
         final: tuple[type[APIError], ...] = (),
     ) -> _T:
-        """Return what ``read`` makes of the response, after the retries that are allowed.
+        """Return what ``read`` makes of the response, after retries that are allowed.
 
         Raises the last APIError; one of the classes in ``final`` at once.
         """
@@ -369,8 +371,8 @@ class Anthropic:
         **options: Any,
     ) -> Page[_T]:
         """Send a request and return its response as a Page of objects of ``cls``."""
-        # It is plain JSON, because each later page sends it again, and an iterator would
-        # be used up; then the cursor of a later page wins over extra_query.
+        # It is plain JSON, because each later page sends it again, and an iterator
+        # would be used up; then the cursor of a later page wins over extra_query.
         query = _plain({**_given(query), **(extra_query or {})})
         call = self._prepare("GET", path, extra_query=query, **options)
         fetch = functools.partial(self._fetch_page, cls, path, **options)
@@ -492,9 +494,9 @@ class Batches:
             found = "batches of that size made since then: "
             found += ids or "none, which proves nothing"
         return BatchMayExistError(
-            f"No response says whether a create of {_plural(count, 'request')} made its "
-            f"batch; it may exist, and be billed; {found}. Look before you create it "
-            f"again. {error}",
+            f"No response says whether a create of {_plural(count, 'request')} made "
+            f"its batch; it may exist, and be billed; {found}. Look before you create "
+            f"it again. {error}",
             request_count=count,
             sent_at=sent_at,
             candidates=candidates,
@@ -569,11 +571,13 @@ class Batches:
     def results(self, message_batch_id: str, **options: Unpack[_Options]) -> Results:
         """Download the results of an ended batch, row by row.
 
-        A connection that is lost is opened again.  ``extra_headers`` and ``extra_query``
-        belong to the download, not to the retrieve before it, as in the SDK.
+        A connection that is lost is opened again.  ``extra_headers`` and
+        ``extra_query`` belong to the download, not to the retrieve before it, as in the
+        SDK.
 
-        A row that cannot be read counts as missing, and does not hide the rows behind it.
-        For 30 seconds a 404 of the batch, or of the results of an ended one, is ignored.
+        A row that cannot be read counts as missing, and does not hide the rows behind
+        it.  For 30 seconds a 404 of the batch, or of the results of an ended one, is
+        ignored.
 
         Raises AnthropicError, at the call, if the batch has no results (yet); later
         IncompleteResultsError if rows stay missing after max_retries without a new one;
@@ -687,8 +691,8 @@ class Models:
 
 
 # ---- Objects -------------------------------------------------------------------------
-# What goes into a call, as types for checkers; and what the API sends: plain dataclasses,
-# pages and results.  Only _from_json makes a record of JSON.
+# What goes into a call, as types for checkers; and what the API sends: plain
+# dataclasses, pages and results.  Only _from_json makes a record of JSON.
 
 
 class _TimeoutObject(Protocol):
@@ -699,7 +703,7 @@ class _TimeoutObject(Protocol):
 
 
 class _WaitOptions(TypedDict, total=False):
-    """What every method takes, as a type for checkers; wait has a timeout of its own."""
+    """What every method takes; wait has a timeout of its own."""
 
     betas: Iterable[str] | None
     extra_headers: _Headers | None
@@ -756,7 +760,10 @@ class _RequiredParams(TypedDict):
 
 
 class MessageCreateParamsNonStreaming(_RequiredParams, _CountedParams, total=False):
-    """The params of a request: a dict, at run time.  Source: API reference, Messages."""
+    """The params of a request: a dict, at run time.
+
+    Source: API reference, Messages.
+    """
 
     container: Any
     diagnostics: Any
@@ -779,9 +786,9 @@ class Request(TypedDict):
 class _Object:
     """The base of what the API sends: its attributes are the fields of the JSON.
 
-    A declared field that is missing is None; one that is not declared is an attribute if
-    it came.  ``_nested`` names the fields whose JSON is not their value, each with its
-    class, with datetime, or with a class for each value of ``type``.
+    A declared field that is missing is None; one that is not declared is an attribute
+    if it came.  ``_nested`` names the fields whose JSON is not their value, each with
+    its class, with datetime, or with a class for each value of ``type``.
     """
 
     __slots__ = ("_headers",)
@@ -794,7 +801,8 @@ class _Object:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> None:
-            # A declared field is None: a gateway may leave out what the API always sends.
+            # A declared field is None: a gateway may leave out what the API always
+            # sends.
             if name not in getattr(type(self), "__dataclass_fields__", ()):
                 cls = type(self).__name__
                 raise AttributeError(f"{cls!r} object has no attribute {name!r}")
@@ -1282,7 +1290,7 @@ class Page(_Object, Generic[_T]):
         self._fetch = fetch
 
     def next_page_info(self) -> OpenObject | None:
-        """Return an object whose ``params`` ask for the next page; None without a cursor.
+        """Return an object whose ``params`` ask for the next page, None without one.
 
         The direction stays the one that was asked for.
         """
@@ -1303,8 +1311,8 @@ class Page(_Object, Generic[_T]):
     def get_next_page(self) -> Page[_T]:
         """Fetch the next page.
 
-        Raises RuntimeError on the last one, APIResponseValidationError for a cursor that
-        came before.
+        Raises RuntimeError on the last one, APIResponseValidationError for a cursor
+        that came before.
         """
         info = self.next_page_info()
         if info is None or not self.has_next_page() or self._fetch is None:
@@ -1340,9 +1348,9 @@ class Page(_Object, Generic[_T]):
 class Results:
     """The rows of a batch, an iterator of MessageBatchIndividualResponse.
 
-    It holds a connection until its end: close() it, or use ``with``, to stop before.  An
-    error is raised again at each attempt to go on, so that incomplete results never look
-    whole.
+    It holds a connection until its end: close() it, or use ``with``, to stop before.
+    An error is raised again at each attempt to go on, so that incomplete results never
+    look whole.
     """
 
     # What the next attempt to go on raises.
@@ -1513,8 +1521,10 @@ def iter_json_lines(blocks: Iterable[bytes]) -> Iterator[Any]:
     """Yield the JSON of each line.
 
     Blank lines, white space around JSON, and a missing last newline are allowed.
-    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary mode.
-    Raises APIResponseValidationError for a line that is not JSON, with its number from 1.
+    ``blocks``: bytes, cut anywhere: those of a download, or a file opened in binary
+    mode.
+    Raises APIResponseValidationError for a line that is not JSON, with its number from
+    1.
     Source: https://jsonlines.org
     """
     for number, line in enumerate(_lines(blocks), 1):
@@ -1610,13 +1620,13 @@ class APIResponseValidationError(APIError):
 
 
 class BatchMayExistError(APIError):
-    """The whole body of a create was sent, and no response says whether it made a batch.
+    """A create was sent, and no response says whether it made a batch.
 
     The batch may exist, and be billed.  ``request_count`` requests were sent at
-    ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of that size,
-    or that tell none, made since a minute before that; None if the search failed.  An
-    empty list proves nothing: if a proxy holds the body back, the batch is made later.
-    The cause is chained.
+    ``sent_at`` (server time, None if unknown).  ``candidates``: the batches of that
+    size, or that tell none, made since a minute before that; None if the search failed.
+    An empty list proves nothing: if a proxy holds the body back, the batch is made
+    later.  The cause is chained.
     """
 
     request_count: int = 0
@@ -1764,12 +1774,15 @@ def _credentials(
 
 
 def _checked_key(key: str | None) -> str | None:
-    """Return a key without white space around it.  Raises InvalidRequestsError for quotes."""
+    """Return a key without white space around it.
+
+    Raises InvalidRequestsError for quotes.
+    """
     text = str(key or "").strip()
     if text != text.strip("'\""):
         raise InvalidRequestsError(
-            "The API key or token has a quotation mark at an end: set it without quotes "
-            "around it"
+            "The API key or token has a quotation mark at an end: set it without "
+            "quotes around it"
         )
     return text or None
 
@@ -1798,9 +1811,9 @@ def _merged(*layers: _Headers | None) -> dict[str, str | None]:
 def _encoded_headers(headers: _Headers) -> dict[str, str | None]:
     """Return headers as http.client takes them; None leaves one out.
 
-    It sends Latin-1, but on the wire it is UTF-8, as from the SDK.  Raises AnthropicError
-    without a credential, InvalidRequestsError for a header that cannot be sent:
-    http.client's own error would show the value, and so the key.
+    It sends Latin-1, but on the wire it is UTF-8, as from the SDK.  Raises
+    AnthropicError without a credential, InvalidRequestsError for a header that cannot
+    be sent: http.client's own error would show the value, and so the key.
     """
     # None means that the caller wants none to be sent.
     if headers.get("authorization", "") == "" and not headers.get("x-api-key"):
@@ -1956,8 +1969,8 @@ _encoder = json.JSONEncoder(
 def _encode_json(value: Any) -> bytes:
     """Return compact UTF-8 JSON.
 
-    Raises InvalidRequestsError with the reason if there is none; a lone surrogate is one,
-    because the API refuses it.
+    Raises InvalidRequestsError with the reason if there is none; a lone surrogate is
+    one, because the API refuses it.
     """
     try:
         return _encoder.encode(value).encode()
@@ -1998,8 +2011,8 @@ def _check_request(request: Any, seen: set[str]) -> None:
 def _encoded(requests: Iterable[Any], tail: int) -> Iterator[bytes]:
     """Yield each request as it is sent; ``tail`` bytes of the body follow them.
 
-    Raises InvalidRequestsError for one that breaks a rule, with its index and custom_id,
-    and if there is none.
+    Raises InvalidRequestsError for one that breaks a rule, with its index and
+    custom_id, and if there is none.
     """
     if not hasattr(requests, "__iter__"):
         raise InvalidRequestsError(
@@ -2043,7 +2056,7 @@ def _tail(extra_body: Any) -> bytes:
 
 @contextlib.contextmanager
 def _spooling() -> Iterator[None]:
-    """Turn an OSError of the temporary file into one that names its folder and TMPDIR."""
+    """Turn an OSError of the temporary file into one that names TMPDIR."""
     try:
         yield
     except OSError as error:
@@ -2057,8 +2070,8 @@ def _spooling() -> Iterator[None]:
 class _Body:
     """The body of a create: spooled once, sent as often as it takes.
 
-    ``is_sent``: whether the last byte was, or may have been, handed over in this attempt;
-    only then a batch may exist.
+    ``is_sent``: whether the last byte was, or may have been, handed over in this
+    attempt; only then a batch may exist.
     ``before_last_block`` is called when all but the last block has been sent.
     """
 
@@ -2123,8 +2136,8 @@ def _batch_may_exist(error: APIError, is_sent: bool) -> bool:
     # Special case: these are refusals of the API, but a gateway's own prove nothing.
     if error.status_code in (503, 529):
         return not error._is_api_form
-    # Standard case: the API, or a gateway before it, refused.  Everything else may exist:
-    # another 5xx, or a response that is lost, torn, late, or not the API's.
+    # Standard case: the API, or a gateway before it, refused.  Everything else may
+    # exist: another 5xx, or a response that is lost, torn, late, or not the API's.
     return not (error.status_code and 300 <= error.status_code < 500)
 
 
@@ -2171,8 +2184,8 @@ def _checked(cls: Any, call: _Call, fields: Any) -> _JSONObject:
 # The only code that touches urllib.request and sockets.  A call is one request, sent as
 # often as it takes; every failure leaves this section as an APIError.
 
-# OSError comes from sockets, TLS and urllib; ValueError from http.client, for the size of
-# a chunk that is no number; TypeError from the email package, for parameters of a
+# OSError comes from sockets, TLS and urllib; ValueError from http.client, for the size
+# of a chunk that is no number; TypeError from the email package, for parameters of a
 # Content-Type that it cannot sort; EOFError and zlib.error from gzip that is cut, or is
 # none.
 _TRANSPORT_ERRORS = (
@@ -2216,7 +2229,8 @@ class _Call:
         Raises APIError unless the status is 2xx.
         """
         if isinstance(self.body, _Body):
-            # It is reset here, because an attempt that fails to connect never reads the body.
+            # It is reset here, because an attempt that fails to connect never reads the
+            # body.
             self.body.is_sent = False
         self.elapsed = _stopwatch()
         response = self._guarded(self._send)
@@ -2278,7 +2292,8 @@ class _Call:
 
         It does not read by lines, because readline() ends quietly if the connection is
         cut at the end of a line (python/cpython#115997).
-        Raises APIConnectionError if the body is torn, APITimeoutError if no time is left.
+        Raises APIConnectionError if the body is torn, APITimeoutError if no time is
+        left.
         """
         encoding = self._headers_of(response).get("content-encoding", "").strip()
         blocks = self._raw_blocks(response)
@@ -2286,7 +2301,8 @@ class _Call:
             blocks = _gunzip(blocks)
         elif encoding.lower() not in ("", "identity"):
             raise APIConnectionError(
-                f"The response is encoded with {encoding}, which nobody asked for ({self})"
+                f"The response has the encoding {encoding}, which nobody asked for "
+                f"({self})"
             )
         while True:
             block = self._guarded(next, blocks, None)
@@ -2359,8 +2375,8 @@ class _Call:
         else:
             text = self.masked(reason) or type(reason).__name__
             found = APIConnectionError(f"Connection error: {text} ({self})")
-        # An exception of http.client alone may quote what came in place of a status line
-        # or of the size of a chunk, and so hold the key.
+        # An exception of http.client alone may quote what came in place of a status
+        # line or of the size of a chunk, and so hold the key.
         if isinstance(reason, OSError) and not reason.__context__:
             found.__cause__ = reason
         return found
@@ -2412,7 +2428,8 @@ class _Call:
                     break
         text = raw.decode("utf-8", "replace")
         try:
-            # JSON is encoded anew before it is masked, because escapes would hide the key.
+            # JSON is encoded anew before it is masked, because escapes would hide the
+            # key.
             text = json.dumps(json.loads(text), ensure_ascii=False)
             return json.loads(self.masked(text))
         except _NOT_JSON:
@@ -2470,7 +2487,7 @@ def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
 
 
 class _Patience:
-    """Decides which errors in a row to wait through; after a success, make a new one."""
+    """Decides which errors in a row to wait through; a success needs a new one."""
 
     _since_404: _Clock | None = None
 
@@ -2625,8 +2642,8 @@ def _certificate_advice(verify_code: int) -> str:
     # What only X509_STRICT refuses.
     if 80 <= verify_code <= 94:
         return (
-            "Python 3.13 and newer verify strictly: have the CA's certificate corrected, "
-            "or pass an ssl_context without ssl.VERIFY_X509_STRICT"
+            "Python 3.13 and newer verify strictly: have the CA's certificate "
+            "corrected, or pass an ssl_context without ssl.VERIFY_X509_STRICT"
         )
     paths = ssl.get_default_verify_paths()
     if sys.platform == "darwin" and not paths.cafile:
@@ -2801,14 +2818,14 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
 #   planned    no batch of it exists
-#   closing    the last block went out, or may have: its batch may exist.  While it has no
-#              candidate it is in doubt, and no other part is sent; once settle is over
-#              the candidates are written down, and their rows decide
+#   closing    the last block went out, or may have: its batch may exist.  While it has
+#              no candidate it is in doubt, and no other part is sent; once settle is
+#              over the candidates are written down, and their rows decide
 #   created    its batch is known
 #   collected  its rows are in RESULTS.part, before the byte rows_end
 #
-# A run goes from one time to the next: when to send, or to look for a batch, and when to
-# poll all batches that are left.
+# A run goes from one time to the next: when to send, or to look for a batch, and when
+# to poll all batches that are left.
 
 # The params of a request that count_tokens takes, too.
 COUNTED = (
@@ -2881,13 +2898,20 @@ def _read_requests(
             yield number, start, text, request
 
 
+def _open_requests(path: str) -> io.BufferedReader:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InvalidRequestsError(f"{path}: {error.strerror}") from None
+
+
 def _request_text(line: bytes) -> bytes:
     text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
     return text.strip(JSON_SPACE)
 
 
 def _check_text(text: bytes, request: _JSONObject) -> None:
-    """Raise ValueError for what the API refuses, or reads in another way than this file.
+    """Raise ValueError for what the API refuses, or may read in another way.
 
     That is half of a surrogate pair, and a key that comes twice.
     """
@@ -2914,7 +2938,7 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
         return reason
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
         return (
-            "this is UTF-16, as PowerShell writes it, and must be UTF-8; in PowerShell: "
+            "this is UTF-16, as PowerShell writes it, and must be UTF-8; there: "
             f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
             f"elsewhere: iconv -f UTF-16 -t UTF-8 {_quote(old)} > {_quote(new)}"
         )
@@ -2933,7 +2957,7 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
 
 
 def _other_format(text: bytes, keys: set[str]) -> tuple[str, str]:
-    """Return what a line is that is not a request, and the jq program that converts it."""
+    """Return what a line is that is no request, and the jq program to convert it."""
     if text.startswith(b"["):
         return "a JSON array", ".[]"
     if text == b"{":
@@ -3004,11 +3028,12 @@ def _objects_in(value: Any) -> list[_JSONObject]:
 
 @dataclass
 class _Part:
-    """What becomes one batch: so many requests of REQUESTS, from the byte ``start`` on."""
+    """What becomes one batch: requests of REQUESTS, from the byte ``start`` on."""
 
     start: int
     requests: int = 0
-    # The size of the body: {"requests":[]} and the requests, each with a comma, less one.
+    # The size of the body: {"requests":[]} and the requests, each with a comma, less
+    # one.
     size: int = len(_HEAD) + 2 - 1
     # SHA-256 of the digest before the last request and of the text of that request.
     digest: str = ""
@@ -3016,8 +3041,8 @@ class _Part:
     # The first page of the list before it was sent: ids, and the oldest created_at.
     noted: list[str] = field(default_factory=list)
     noted_since: str | None = None
-    # Its batch, or the candidates: how many of the part's rows each has, None if that is
-    # not known.  One with 0 is somebody else's, or was disowned.
+    # Its batch, or the candidates: how many of the part's rows each has, None if that
+    # is not known.  One with 0 is somebody else's, or was disowned.
     batches: dict[str, int | None] = field(default_factory=dict)
     # Whether the look that found the candidates proves that there are no others.
     is_certain: bool = False
@@ -3079,8 +3104,8 @@ class _Journal:
                 fields = json.load(file)
             if "format" not in fields and "parts" in fields:
                 raise JobError(
-                    f"{path} is the journal of an earlier version of this file: end that "
-                    "job with it, or move the journal away to pay for all anew"
+                    f"{path} is the journal of an earlier version of this file: end "
+                    "that job with it, or move the journal away to pay for all anew"
                 )
             is_whole = fields.pop("journal_digest") == _digest_of(fields)
             if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
@@ -3089,8 +3114,8 @@ class _Journal:
             return cls(**fields)
         except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
             raise JobError(
-                f"{path} is not the journal of a run: {error}.  Put it back as it was, or "
-                "move it away to pay for all anew"
+                f"{path} is not the journal of a run: {error}.  Put it back as it was, "
+                "or move it away to pay for all anew"
             ) from None
 
     def save(self, path: str) -> None:
@@ -3122,8 +3147,8 @@ def _check_same(name: str, then: Any, now: Any) -> None:
     """Raise JobError if something is not as it was when the run began."""
     if then != now:
         raise JobError(
-            f"The run began with {name} {then}, and this is {now}; put that back and run "
-            "again, or begin another run"
+            f"The run began with {name} {then}, and this is {now}; put that back and "
+            "run again, or begin another run"
         )
 
 
@@ -3250,8 +3275,8 @@ def _locked(path: str) -> Iterator[Any]:
             is_ours = False
         if not is_ours:
             raise JobError(
-                f"Another run is at work on {path}, or has just ended, or the folder has "
-                "no locks; run again if there is more to do"
+                f"Another run is at work on {path}, or has just ended, or the folder "
+                "has no locks; run again if there is more to do"
             )
         yield file
 
@@ -3264,12 +3289,12 @@ class Job:
 
     ``requests`` and ``results`` are paths; beside results (or in ``folder``) it writes
     ``.job``, ``.part`` and what failed.  ``poll_interval``: seconds between polls, None
-    as in wait().  ``settle``: seconds, 0 or more, after which no batch is expected from a
-    create whose response is lost.  ``disown``: ids of batches that a question has named,
-    and that are not to be taken.  ``betas``: for count_tokens and create.  ``wait``:
-    False ends the run when all that is possible now is done.  ``check``: False leaves out
-    count_tokens for the first request.  ``progress`` tells a person: ``message(text)``
-    stays, ``waiting(seconds, reason)`` is what happens at the moment,
+    as in wait().  ``settle``: seconds, 0 or more, after which no batch is expected from
+    a create whose response is lost.  ``disown``: ids of batches that a question has
+    named, and that are not to be taken.  ``betas``: for count_tokens and create.
+    ``wait``: False ends the run when all that is possible now is done.  ``check``:
+    False leaves out count_tokens for the first request.  ``progress`` tells a person:
+    ``message(text)`` stays, ``waiting(seconds, reason)`` is what happens at the moment,
     ``batches(batches, parts)`` shows the MessageBatches that are running, of so many
     parts; ``again(*arguments)`` and ``command(*arguments)`` return what to type.
     """
@@ -3312,7 +3337,8 @@ class Job:
         own = [self._journal_path, self._rows_path, self._failed_path]
         own += [path + ".tmp" for path in own]
         _check_names(self.requests, self.results, own)
-        # When to send or look, and when to poll: by the monotonic clock of this process.
+        # When to send or look, and when to poll: by the monotonic clock of this
+        # process.
         self._send_due = self._poll_due = 0.0
         # By the id of a batch: the downloads that ended without all rows.
         self._incomplete: Counter[str] = Counter()
@@ -3322,7 +3348,8 @@ class Job:
             except BaseException:
                 if not os.path.getsize(self._rows_path):
                     self._release_rows_file()
-                    # On Windows another run may have opened it just now: it is that run's.
+                    # On Windows another run may have opened it just now: it is that
+                    # run's.
                     with contextlib.suppress(PermissionError):
                         os.unlink(self._rows_path)
                 raise
@@ -3332,8 +3359,8 @@ class Job:
                 for part in self._parts:
                     if part.state == "closing":
                         self.progress.message(
-                            f"{self._name(part)}: its batch may exist, and be billed; the "
-                            "next run looks for it"
+                            f"{self._name(part)}: its batch may exist, and be billed; "
+                            "the next run looks for it"
                         )
                 raise
             except OSError as error:
@@ -3382,7 +3409,7 @@ class Job:
     # Plan
 
     def _open(self) -> None:
-        """Resume from the journal, or begin one; refuse what does not belong together."""
+        """Go on from the journal, or begin one; refuse what does not fit it."""
         if os.path.exists(self._journal_path):
             self._load()
         else:
@@ -3401,7 +3428,10 @@ class Job:
         self._save()
 
     def _load(self) -> None:
-        """Take the journal of an earlier run.  Raises JobError if it is of another job."""
+        """Take the journal of an earlier run.
+
+        Raises JobError if it is of another job.
+        """
         # It is set before the checks, so that open_batches is right if one fails.
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
@@ -3414,13 +3444,16 @@ class Job:
             _refuse_existing(self.results)
             if os.path.getsize(self._rows_path) < journal.rows_end:
                 raise JobError(
-                    f"{self._rows_path} has lost rows that {self._journal_path} counts; "
-                    "put it back"
+                    f"{self._rows_path} has lost rows that {self._journal_path} "
+                    "counts; put it back"
                 )
         self.progress.message(f"going on with {self._journal_path}")
 
     def _apply_disowned(self) -> None:
-        """Strike off what --disown names.  Raises InvalidRequestsError for another id."""
+        """Strike off what --disown names.
+
+        Raises InvalidRequestsError for another id.
+        """
         journal = self._journal
         for batch_id in self.disown:
             parts = [part for part in journal.parts if batch_id in part.asked]
@@ -3444,7 +3477,7 @@ class Job:
                     part.state = "planned"
 
     def _check_first(self) -> None:
-        """Count the tokens of the first request, for free: what is wrong is told now."""
+        """Count the tokens of the first request: what is wrong with it is told now."""
         with open(self.requests, "rb") as file:
             *_, request = next(_read_requests(file, self.requests))
         try:
@@ -3527,8 +3560,8 @@ class Job:
 
     def _refuse_change(self) -> None:
         raise JobError(
-            f"{self.requests} has changed since the run began; put it back and run again, "
-            "or begin another run"
+            f"{self.requests} has changed since the run began; put it back and run "
+            "again, or begin another run"
         )
 
     # Send
@@ -3537,7 +3570,7 @@ class Job:
         return [part for part in self._parts if part.is_in_doubt]
 
     def _to_send(self) -> list[_Part]:
-        """Return the parts in doubt, which hold up all others, or those without a batch."""
+        """Return the parts in doubt, which hold up others, or those without a batch."""
         in_doubt = self._in_doubt()
         if any(part.question for part in in_doubt):
             return []
@@ -3569,7 +3602,7 @@ class Job:
                 self._postpone(error)
 
     def _look(self, part: _Part, first: Page[MessageBatch]) -> None:
-        """Write down the candidates of a part in doubt; send it again if there are none."""
+        """Write down the candidates of a part in doubt; without any, send it again."""
         found, is_certain = self._candidates(part, first)
         if found:
             part.batches.update(dict.fromkeys(found))
@@ -3583,11 +3616,12 @@ class Job:
             self._ask(
                 part,
                 part.noted,
-                "no response says whether its batch was made, and none of the batches that "
-                "were listed before is in the list now.  If this key is of another "
-                "workspace, run again with the right one.  If the batches were deleted, "
-                "disown them; unless the list then shows its batch, the part is sent, and "
-                f"paid for, again.\n  to disown them: {self.progress.again(*flags)}",
+                "no response says whether its batch was made, and none of the batches "
+                "that were listed before is in the list now.  If this key is of "
+                "another workspace, run again with the right one.  If the batches were "
+                "deleted, disown them; unless the list then shows its batch, the part "
+                "is sent, and paid for, again.\n  to disown them: "
+                + self.progress.again(*flags),
             )
 
     def _candidates(
@@ -3595,8 +3629,8 @@ class Job:
     ) -> tuple[list[str], bool]:
         """Return what may be the batch of a part; and whether their absence is certain.
 
-        It is if the list has a batch that was noted, or none was and the list has ended,
-        or gone past those that were disowned.
+        It is if the list has a batch that was noted, or none was and the list has
+        ended, or gone past those that were disowned.
         """
         # A candidate of another part may be this part's, so that it counts, too.
         known = {*self._journal.disowned, *part.noted, *part.batches}
@@ -3656,7 +3690,7 @@ class Job:
         """Wait before the next attempt to send.  Raises the error if it stays."""
         if "spend_limit" in str(getattr(error, "error_code", None)):
             raise JobError(
-                f"{error}.  It stays so until the limit is raised; then run again to go on"
+                f"{error}.  It stays so until the limit is raised; then run again"
             ) from error
         if error.headers.get("x-should-retry") == "false" or not _may_pass(error):
             raise error
@@ -3723,7 +3757,10 @@ class Job:
         return seconds
 
     def _after_error(self, part: _Part, batch_id: str, error: APIError) -> None:
-        """Poll again later, or ask about the batch.  Raises what is wrong with the key."""
+        """Poll again later, or ask about the batch.
+
+        Raises what is wrong with the key.
+        """
         is_passing = _may_pass(error)
         if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
             self._incomplete[batch_id] += 1
@@ -3793,7 +3830,7 @@ class Job:
     def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
         """Ask whether to give up batches of a part."""
         text = f"{reason}."
-        effect = "and if no other one is the part's, send its requests and pay for them again"
+        effect = "and if no other one is the part's, send it, and pay for it, again"
         if len(part.left) == 1:
             show = self.progress.command("results", *part.left)
             text += f"\n  to see the rows there are: {show}"
@@ -3812,12 +3849,12 @@ class Job:
     # Finish
 
     def _release_rows_file(self) -> None:
-        """Close RESULTS.part on Windows, where an open file cannot be renamed or removed."""
+        """Close RESULTS.part on Windows, which renames and removes no open file."""
         if sys.platform == "win32":
             self._rows_file.close()
 
     def _finish(self) -> int:
-        """Write what failed, give RESULTS its name, sum up, and remove the journal last."""
+        """Write what failed, give RESULTS its name, sum up, and remove the journal."""
         # RESULTS.part is empty after a run that was killed when RESULTS had its name.
         has_rows = os.path.getsize(self._rows_path) > 0
         path = self._rows_path if has_rows else self.results
@@ -3828,8 +3865,8 @@ class Job:
         outcomes = summary.counts["outcomes"]
         if sum(outcomes.values()) != len(self._part_of):
             raise JobError(
-                f"{path} does not have the rows that {self._journal_path} counts; put it "
-                "back and run again, or remove the journal if you have the results"
+                f"{path} does not have the rows that {self._journal_path} counts; put "
+                "it back and run again, or remove the journal if you have the results"
             )
         if summary.failed:
             _write(self._failed_path + ".tmp", self._failed_texts(summary.failed))
@@ -4083,7 +4120,8 @@ class Sandbox:
         with Sandbox() as sandbox:
             client = Anthropic(base_url=sandbox.url, api_key="sandbox")
 
-    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in progress.
+    ``port``: 0 for any free one; ``seconds``: 0 or more, how long a batch is in
+    progress.
     ``url``: for base_url; it responds inside the ``with`` block.  Rows: ``errored`` for
     what the API refuses inside params, ``canceled`` after a cancel, ``expired`` if
     custom_id begins so, else ``succeeded``.
@@ -4138,7 +4176,7 @@ class Sandbox:
         return response
 
     def _find(self, call: str) -> Any:
-        """Return the response for a model or a batch; None if there is none, or not yet."""
+        """Return the response for a model or a batch, None if there is none (yet)."""
         for model in _SANDBOX_MODELS:
             alias = re.sub(r"-\d{8}$", "", model["id"])
             if call.partition("GET /v1/models/")[2] in (model["id"], alias):
@@ -4175,7 +4213,7 @@ class Sandbox:
         return batch.show()
 
     def _act(self, action: str, batch: _SandboxBatch) -> Any:
-        """Return the response to an action on a batch, None if there is none, or not yet."""
+        """Return the response to an action on a batch, None if there is none (yet)."""
         is_ended = batch.is_ended()
         if action == "GET results":
             return batch.rows() if is_ended else None
@@ -4210,7 +4248,7 @@ def _sandbox_json(raw: bytes) -> Any:
 def _sandbox_page(
     items: list[_JSONObject], query: Mapping[str, list[str]]
 ) -> _JSONObject:
-    """Return the page of a list, newest first, that limit, after_id and before_id ask for."""
+    """Return the page of a list that limit, after_id and before_id ask for."""
     limit = query.get("limit", ["20"])[-1]
     after = query.get("after_id", [""])[-1]
     before = query.get("before_id", [""])[-1]
@@ -4298,8 +4336,8 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
 
 
 # ---- Command line --------------------------------------------------------------------
-# A command is a function of the parsed arguments that returns an exit status, None for 0.
-# Output goes to standard output, what is for a person to standard error.
+# A command is a function of the parsed arguments that returns an exit status, None for
+# 0.  Output goes to standard output, what is for a person to standard error.
 
 
 def _visible(text: str) -> str:
@@ -4344,8 +4382,8 @@ class _Progress:
     def again(self, *arguments: str) -> str:
         """Return the command that is running, with more arguments."""
         name, *rest = self._argv
-        # What was disowned is in the journal; to repeat it could answer a later question
-        # before anybody has read it.
+        # What was disowned is in the journal; to repeat it could answer a later
+        # question before anybody has read it.
         kept = []
         is_id = False
         for argument in rest:
@@ -4445,8 +4483,8 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
             reason = record.args[-1]  # type: ignore[index]
             if isinstance(reason, NotFoundError):
                 progress.status_line(
-                    f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have "
-                    f"passed, because a new batch may be seen late: {reason}"
+                    f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s "
+                    f"have passed, because a new batch may be seen late: {reason}"
                 )
             elif seconds >= NOT_FOUND_INTERVAL:
                 progress.waiting(seconds, str(reason))
@@ -4516,13 +4554,6 @@ def _requests_of(path: str) -> Iterator[Any]:
     with file:
         for *_, request in _read_requests(file, name):
             yield request
-
-
-def _open_requests(path: str) -> io.BufferedReader:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InvalidRequestsError(f"{path}: {error.strerror}") from None
 
 
 def _run_command(args: Any) -> int:
@@ -4595,8 +4626,8 @@ def _wait_command(args: Any) -> int:
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
-    # The batch is retrieved once before, because wait() would retry an error that should
-    # be told at once.  A 404 is ignored, because the batch may be fresh.
+    # The batch is retrieved once before, because wait() would retry an error that
+    # should be told at once.  A 404 is ignored, because the batch may be fresh.
     with contextlib.suppress(NotFoundError):
         note(batches.retrieve(args.id))
     batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
@@ -4715,7 +4746,7 @@ _COMMANDS = {
         _run_command,
         "REQUESTS -o/--output --dry-run --sandbox --no-wait --no-check --beta --disown"
         + " --settle --poll-interval",
-        "do a whole job: check, split, create, wait, download; run it again and it goes on",
+        "do a whole job: check, split, create, wait, download; run again, it goes on",
     ),
     "create": (_create_command, "REQUESTS --beta", "make one batch of the requests"),
     "retrieve": (_act_command, "ID", "print a batch"),
@@ -4741,7 +4772,7 @@ _COMMANDS = {
     "sandbox": (
         _sandbox_command,
         "--port",
-        "serve a stand-in of the API on 127.0.0.1 until Ctrl-C, and print how to use it",
+        "serve a stand-in of the API on 127.0.0.1 until Ctrl-C; print how to use it",
     ),
 }
 _ARGUMENTS: dict[str, _JSONObject] = {
@@ -4764,7 +4795,7 @@ _ARGUMENTS: dict[str, _JSONObject] = {
         "type": _number(float, 0, 2e6),
         "default": 300.0,
         "metavar": "SECONDS",
-        "help": "how long to wait, after a lost response, for its batch in the list (300)",
+        "help": "after a lost response, how long to wait for its batch to appear (300)",
     },
     "--no-wait": {
         "action": "store_false",
@@ -4923,8 +4954,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 to 4, 130 or 143.
 
     ``argv``: the arguments after the program's name, sys.argv[1:] unless given.  Raises
-    SystemExit for --help, --version and wrong usage.  It sets the encoding of sys.stdout,
-    and lifts Python's limit of an integer's digits.
+    SystemExit for --help, --version and wrong usage.  It sets the encoding of
+    sys.stdout, and lifts Python's limit of an integer's digits.
     """
     sys.stdin = sys.stdin or _open_null("r")
     # What cannot be printed is an error: it may be the id of a batch that was made.
