@@ -3014,9 +3014,9 @@ def _version_refusal(params: _Fields) -> str | None:
         for block in _objects_in(message.get("content")):
             found = message.get("role"), block.get("type")
             if found == ("assistant", "document"):
-                return "an assistant's message must not have a document"
+                return "messages of an assistant must not have a document"
             if found == ("user", "text") and block.get("citations"):
-                return "a user's text must not have citations"
+                return "messages of a user must not have a text with citations"
     return None
 
 

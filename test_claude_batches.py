@@ -3714,6 +3714,15 @@ def test_no_error_shows_a_key_that_the_response_repeats(serve, name, place, writ
         failure_of(CALLS[name].run, client, server.batch_id)
 
 
+def test_a_key_is_hidden_in_the_form_that_json_gives_it():
+    key = 'sk-other"\\x'
+    body = {"type": "error", "error": {"type": "t", "message": f"no {key}"}}
+    headers = {"x-api-key": key}
+    client, _ = client_through((401, body), body, default_headers=headers)
+    for _ in range(2):
+        assert "sk-other" not in shown(failure_of(client.models.list))
+
+
 def test_a_key_is_hidden_in_all_that_is_chained():
     def fail(request):
         try:
@@ -4265,6 +4274,7 @@ NAMES = {
     "long": ("r.jsonl", LONG + ".jsonl", "too long"),
     "stdout": ("r.jsonl", "-", "-o -"),
     "folder": ("r.jsonl", os.path.join("missing", "out"), "missing"),
+    "slash": ("r.jsonl", "new/", "no folder"),
     "itself": ("r.jsonl", "r.jsonl", "r.jsonl"),
     "journal": ("out.job", "out", "name another"),
     "tmp": ("out.job.tmp", "out", "name another"),
@@ -4708,6 +4718,12 @@ def test_what_has_ended_is_collected_before_a_refusal_ends_the_run(case):
     job = case(create=itertools.chain([None], itertools.repeat(refusal(413))))
     job.run(status=1)
     assert journal()["parts"][0]["state"] == "collected"
+
+
+def test_a_question_is_told_beside_a_refusal(case):
+    creates = itertools.chain([None], itertools.repeat(refusal(413)))
+    job = case(create=creates, retrieve=itertools.repeat(refusal(404)))
+    assert "--disown" in job.run(status=1)
 
 
 def test_a_replica_that_lags_behind_the_last_poll_is_no_question(case):
@@ -5239,24 +5255,6 @@ def test_a_batch_id_is_printed_before_it_is_written_down(serve, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_interrupted_a_job_tells_the_batches_and_how_to_go_on(
-    serve, tmp_path, name, code
-):
-    job = Case(serve(seconds=3600), tmp_path)
-    process = job.start()
-    job.until(lambda: len(job.server.named("retrieve")) > 3)
-    process.send_signal(getattr(signal, name))
-    status, _, seen = finish(process)
-    assert status == code and "billed" in seen
-    assert all(f"cancel {one}" in seen for one in job.batches())
-    assert re.search("to go on: .* run r.jsonl -o out.jsonl --settle", seen)
-    job.release()
-    assert job.end()[0] == 0
-    job.check()
-
-
-@posix
 def test_an_interrupted_create_may_have_made_a_batch(serve, tmp_path):
     job = Case(serve(create=[LOST._replace(end="stall")]), tmp_path)
     process = job.start()
@@ -5692,7 +5690,7 @@ def test_create_prints_the_batch_of_a_file_or_of_standard_input(slow, sh):
 def test_retrieve_cancel_and_delete_print_the_response(slow, cli, sh):
     batch = new_batch(slow)
     sh(f"retrieve {batch.id}", 0, out=json_line(batch))
-    status, out, _ = cli("cancel", batch.id)
+    status, out, _ = cli("cancel", batch.id + " ")
     assert (status, rows(out)[0]["processing_status"]) == (0, "canceling")
     sh(f"delete {batch.id}", 1, "400", "cancel it before")
     end(slow, batch)
@@ -5898,8 +5896,17 @@ REFUSED_LATER = [
     '{"model": null}',
     '{"max_tokens": null}',
     '{"messages": null}',
+    '{"messages": [{"role": "assistant", "content": [{"type": "document"}]}]}',
+    '{"messages": [{"role": "user", "content": [{"type": "text", "citations": [1]}]}]}',
+    '{"billing_policy": {"bill_to": "user_profile"}}',
 ]
-TAKEN = ['{"stream": false}', '{"temperature": null}', '{"system": "s"}']
+TAKEN = [
+    '{"stream": false}',
+    '{"temperature": null}',
+    '{"system": "s"}',
+    '{"messages": [1, {"role": "user", "content": [1, {"type": "document"}]}]}',
+    '{"messages": [{"role": "assistant", "content": [{"type": "text"}]}]}',
+]
 
 
 @pytest.mark.parametrize("changes", REFUSED_LATER + TAKEN)
@@ -6033,6 +6040,7 @@ def test_a_file_of_another_form_is_told_what_it_is_and_how_to_convert_it(
         ("run empty.jsonl -o out", "empty.jsonl: no requests"),
         ("run empty.jsonl -o .", ". exists and is a folder"),
         ("run r.jsonl -o out --settle inf", "--settle"),
+        ("run r.jsonl -o out --sandbox --no-wait", "--no-wait"),
         ("create", "REQUESTS"),
         ("create none.jsonl", "none.jsonl: No such file"),
         ("create empty.jsonl", "at least one"),
