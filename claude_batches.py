@@ -4249,23 +4249,22 @@ def _sandbox_page(
     items: list[_JSONObject], query: Mapping[str, list[str]]
 ) -> _JSONObject:
     """Return the page of a list that limit, after_id and before_id ask for."""
-    limit = query.get("limit", ["20"])[-1]
+    size = int(query.get("limit", ["20"])[-1])
     after = query.get("after_id", [""])[-1]
     before = query.get("before_id", [""])[-1]
-    ids = [item["id"] for item in items]
-    size = int(limit) if limit.isdecimal() else 0
-    is_known = {after, before} <= {"", *ids}
-    if not 1 <= size <= 1000 or (after and before) or not is_known:
+    cursor = after or before
+    # Before an item, the list is read from its end.
+    order = -1 if before else 1
+    items = items[::order]
+    ids = ["", *[item["id"] for item in items]]
+    if not 1 <= size <= 1000 or (after and before) or cursor not in ids:
         raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
-    if before:
-        rest = items[: ids.index(before)]
-        page, more = rest[-size:], rest[:-size]
-    else:
-        rest = items[ids.index(after) + 1 :] if after else items
-        page, more = rest[:size], rest[size:]
+    start = ids.index(cursor)
+    end = start + size
+    page = items[start:end][::order]
     return {
         "data": page,
-        "has_more": bool(more),
+        "has_more": end < len(items),
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
     }
