@@ -80,6 +80,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import (
     TYPE_CHECKING,
     Any,
+    BinaryIO,
     ClassVar,
     Generic,
     Literal,
@@ -2858,7 +2859,6 @@ def _refuse_constant(name: str) -> None:
 
 
 _strict_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-STDIN = "standard input"  # as messages call it
 _WANTED = 'a line must be {"custom_id": "…", "params": {…}}'
 # The jq program that makes a request of a line with method, url and body.
 _OTHER_VENDOR = (
@@ -2873,34 +2873,36 @@ _OTHER_VENDOR = (
 _SUSPICIOUS = rb"\\u([dD][89a-fA-F]|00[2-7])"
 
 
-def _read_requests(
-    lines: Iterable[bytes], path: str
-) -> Iterator[tuple[int, int, bytes, _JSONObject]]:
-    """Yield number, first byte, text and request of each line that is not blank.
+def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
+    """Yield place, first byte, text and request of each line that is not blank.
 
-    The text is what is sent: the bytes of the line without white space around them.
-    Raises InvalidRequestsError with path and line.
+    The place is path and line; "-" is standard input.  The text is what is sent: the
+    bytes of the line without white space around them.  Raises InvalidRequestsError with
+    the place.
     """
     seen: set[str] = set()
     end = 0
-    for number, line in enumerate(lines, 1):
-        start, end = end, end + len(line)
-        text = _request_text(line)
-        if text:
-            request = None
-            try:
-                request = _strict_decoder.decode(text.decode())
-                _check_request(request, seen)
-                _check_text(text, request)
-            except _NOT_JSON as error:
-                reason = _reason(error, line, request, path)
-                raise InvalidRequestsError(f"{path}:{number}: {reason}") from None
-            yield number, start, text, request
+    name = "standard input" if path == "-" else path
+    with _open_requests(path) as file:
+        for number, line in enumerate(file, 1):
+            start, end = end, end + len(line)
+            text = _request_text(line)
+            if text:
+                place = f"{name}:{number}"
+                request = None
+                try:
+                    request = _strict_decoder.decode(text.decode())
+                    _check_request(request, seen)
+                    _check_text(text, request)
+                except _NOT_JSON as error:
+                    reason = _reason(error, line, request, path)
+                    raise InvalidRequestsError(f"{place}: {reason}") from None
+                yield place, start, text, request
 
 
-def _open_requests(path: str) -> io.BufferedReader:
+def _open_requests(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as error:
         raise InvalidRequestsError(f"{path}: {error.strerror}") from None
 
@@ -2928,7 +2930,7 @@ def _check_text(text: bytes, request: _JSONObject) -> None:
 def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     """Return why a line is not a request, and how to make requests of such a file."""
     keys = set(request) if isinstance(request, dict) else set()
-    old = "FILE" if path == STDIN else path
+    old = "FILE" if path == "-" else path
     # Its name differs, because a shell empties the target before it reads.
     new = old + ".jsonl"
     reason = str(error)
@@ -3478,8 +3480,7 @@ class Job:
 
     def _check_first(self) -> None:
         """Count the tokens of the first request: what is wrong with it is told now."""
-        with open(self.requests, "rb") as file:
-            *_, request = next(_read_requests(file, self.requests))
+        *_, request = next(_read_requests(self.requests))
         try:
             _count(self.client, request["params"], self.betas)
         except APIError as error:
@@ -3512,29 +3513,26 @@ class Job:
         models: Counter[str] = Counter()
         # The first byte of the part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
-        with _open_requests(self.requests) as file:
-            lines = _read_requests(file, self.requests)
-            for number, start, text, request in lines:
-                place = f"{self.requests}:{number}"
-                params = request["params"]
-                if not parts or parts[-1].is_full(text):
-                    parts.append(_Part(start))
-                part = parts[-1]
-                part.add(text)
-                if part.size > MAX_BATCH_BYTES:
-                    raise InvalidRequestsError(
-                        f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
-                    )
-                self._part_of[request["custom_id"]] = part.start
-                _count_name(models, params.get("model"))
-                if isinstance(params.get("max_tokens"), int):
-                    max_tokens += params["max_tokens"]
-                refusal = _later_refusal(params, version)
-                warnings += bool(refusal)
-                if refusal and warnings <= MAX_WARNINGS:
-                    self.progress.message(
-                        f"{place}: warning: this will come back errored: {refusal}"
-                    )
+        for place, start, text, request in _read_requests(self.requests):
+            params = request["params"]
+            if not parts or parts[-1].is_full(text):
+                parts.append(_Part(start))
+            part = parts[-1]
+            part.add(text)
+            if part.size > MAX_BATCH_BYTES:
+                raise InvalidRequestsError(
+                    f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
+                )
+            self._part_of[request["custom_id"]] = part.start
+            _count_name(models, params.get("model"))
+            if isinstance(params.get("max_tokens"), int):
+                max_tokens += params["max_tokens"]
+            refusal = _later_refusal(params, version)
+            warnings += bool(refusal)
+            if refusal and warnings <= MAX_WARNINGS:
+                self.progress.message(
+                    f"{place}: warning: this will come back errored: {refusal}"
+                )
         if not parts:
             raise InvalidRequestsError(f"{self.requests}: no requests")
         if warnings > MAX_WARNINGS:
@@ -4541,20 +4539,6 @@ def _print_all(
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
-def _requests_of(path: str) -> Iterator[Any]:
-    """Yield the requests of a file, "-" being standard input.
-
-    Raises InvalidRequestsError.
-    """
-    if path == "-":
-        name, file = STDIN, sys.stdin.buffer
-    else:
-        name, file = path, _open_requests(path)
-    with file:
-        for *_, request in _read_requests(file, name):
-            yield request
-
-
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
@@ -4598,9 +4582,8 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    batch = Anthropic().messages.batches.create(
-        requests=_requests_of(args.requests), betas=args.beta
-    )
+    requests: Any = (request for *_, request in _read_requests(args.requests))
+    batch = Anthropic().messages.batches.create(requests=requests, betas=args.beta)
     try:
         _print(batch)
     except (OSError, ValueError, RecursionError) as error:
@@ -4694,7 +4677,7 @@ def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         # All are checked before the first one is sent.
-        for request in _requests_of(args.requests):
+        for *_, request in _read_requests(args.requests):
             file.write(_encode_json(request) + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
