@@ -2841,7 +2841,8 @@ COUNTED = (
 JOURNAL_FORMAT = 3
 MAX_WARNINGS = 20  # of requests that the API will refuse later
 MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
-JSON_SPACE = b" \t\r\n"
+# What may be around the JSON of a line: a byte order mark, and white space.
+AROUND_JSON = b"\xef\xbb\xbf \t\r\n"
 
 
 class JobError(AnthropicError):
@@ -2877,7 +2878,7 @@ def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
     """Yield place, first byte, text and request of each line that is not blank.
 
     The place is path and line; "-" is standard input.  The text is what is sent: the
-    bytes of the line without white space around them.  Raises InvalidRequestsError with
+    bytes of the line without what is around the JSON.  Raises InvalidRequestsError with
     the place.
     """
     seen: set[str] = set()
@@ -2886,7 +2887,7 @@ def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
     with _open_requests(path) as file:
         for number, line in enumerate(file, 1):
             start, end = end, end + len(line)
-            text = _request_text(line)
+            text = line.strip(AROUND_JSON)
             if text:
                 place = f"{name}:{number}"
                 request = None
@@ -2905,11 +2906,6 @@ def _open_requests(path: str) -> BinaryIO:
         return sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as error:
         raise InvalidRequestsError(f"{path}: {error.strerror}") from None
-
-
-def _request_text(line: bytes) -> bytes:
-    text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-    return text.strip(JSON_SPACE)
 
 
 def _check_text(text: bytes, request: _JSONObject) -> None:
@@ -2944,7 +2940,7 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
             f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
             f"elsewhere: iconv -f UTF-16 -t UTF-8 {_quote(old)} > {_quote(new)}"
         )
-    text = _request_text(line)
+    text = line.strip(AROUND_JSON)
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         reason = _syntax_error(error, line, text)
     found, program = _other_format(text, keys)
@@ -2974,7 +2970,8 @@ def _other_format(text: bytes, keys: set[str]) -> tuple[str, str]:
 def _syntax_error(error: Any, line: bytes, text: bytes) -> str:
     """Return what is wrong with the JSON, and in which column."""
     before = line[: line.find(text)]
-    column = 1 + len(before.decode("utf-8-sig"))
+    # A byte order mark is no column.
+    column = 1 + len(before.decode("ascii", "ignore"))
     if isinstance(error, UnicodeDecodeError):
         column += len(text[: error.start].decode())
         return f"not utf-8: {error.reason}, column {column}"
@@ -3548,7 +3545,7 @@ class Job:
         seen = _Part(part.start)
         with open(self.requests, "rb") as file:
             file.seek(part.start)
-            for text in filter(None, map(_request_text, file)):
+            for text in filter(None, (line.strip(AROUND_JSON) for line in file)):
                 seen.add(text)
                 yield text
                 if seen.requests == part.requests:
