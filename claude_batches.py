@@ -81,7 +81,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     BinaryIO,
-    ClassVar,
     Generic,
     Literal,
     Protocol,
@@ -3072,9 +3071,7 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        digest = hashlib.sha256(self.digest.encode())
-        digest.update(text)
-        self.digest = digest.hexdigest()
+        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
 
 
 @dataclass
@@ -3116,21 +3113,6 @@ class _Journal:
                 f"{path} is not the journal of a run: {error}.  Put it back as it was, "
                 "or move it away to pay for all anew"
             ) from None
-
-    def save(self, path: str) -> None:
-        """Replace the journal in one step that survives a power cut."""
-        fields = {"format": JOURNAL_FORMAT, **asdict(self)}
-        fields["journal_digest"] = _digest_of(fields)
-        try:
-            text = json.dumps(fields, indent=1)
-            _write(path + ".tmp", [text.encode()])
-            _while_held(os.replace, path + ".tmp", path)
-            _sync_folder(path)
-        except OSError as error:
-            # An OSError would be taken for a lost connection during the upload.
-            raise JobError(
-                f"The journal {path} cannot be written: {error}; run again"
-            ) from error
 
     def places(self) -> list[tuple[int, str]]:
         """Return where each part is in REQUESTS, and what it is there."""
@@ -3899,7 +3881,20 @@ class Job:
         yield f"results: {self.results}"
 
     def _save(self) -> None:
-        self._journal.save(self._journal_path)
+        """Replace the journal in one step that survives a power cut."""
+        path = self._journal_path
+        fields = {"format": JOURNAL_FORMAT, **asdict(self._journal)}
+        fields["journal_digest"] = _digest_of(fields)
+        text = json.dumps(fields, indent=1)
+        try:
+            _write(path + ".tmp", [text.encode()])
+            _while_held(os.replace, path + ".tmp", path)
+            _sync_folder(path)
+        except OSError as error:
+            # An OSError would be taken for a lost connection during the upload.
+            raise JobError(
+                f"The journal {path} cannot be written: {error}; run again"
+            ) from error
 
     def _name(self, part: _Part) -> str:
         number = self._parts.index(part) + 1
@@ -3926,17 +3921,18 @@ def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str
     )
 
 
+# By the field of usage: what the summary calls it.
+_TOKENS = {
+    "input_tokens": "in",
+    "cache_creation_input_tokens": "cache write",
+    "cache_read_input_tokens": "cache read",
+    "output_tokens": "out",
+}
+_USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
+
+
 class _Summary:
     """What a file of results holds, in numbers."""
-
-    # By the field of usage: what it is called.
-    TOKENS: ClassVar[dict[str, str]] = {
-        "input_tokens": "in",
-        "cache_creation_input_tokens": "cache write",
-        "cache_read_input_tokens": "cache read",
-        "output_tokens": "out",
-    }
-    USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
 
     def __init__(self) -> None:
         # By what is counted: outcomes, errors, stop reasons, and the tokens of models.
@@ -3964,9 +3960,9 @@ class _Summary:
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
-            if message.get("stop_reason") not in self.USUAL_STOPS:
+            if message.get("stop_reason") not in _USUAL_STOPS:
                 _count_name(self.counts["stops"], message.get("stop_reason"))
-            for name in self.TOKENS:
+            for name in _TOKENS:
                 number = usage.get(name)
                 number = number if isinstance(number, int) else 0
                 _count_name(self.counts[name], message.get("model"), number)
@@ -3988,8 +3984,7 @@ class _Summary:
             yield f"  {count:,} stopped by {reason}"
         for model in self.counts["input_tokens"]:
             shown = [
-                f"{self.counts[name][model]:,} {text}"
-                for name, text in self.TOKENS.items()
+                f"{self.counts[name][model]:,} {text}" for name, text in _TOKENS.items()
             ]
             yield f"tokens of {model}: {', '.join(shown)}"
 
