@@ -3040,11 +3040,11 @@ class _Part:
     noted: list[str] = field(default_factory=list)
     noted_since: str | None = None
     # Its batch, or the candidates: how many of the part's rows each has, None if that
-    # is not known.  One with 0 is somebody else's, or was disowned.
+    # is not known.  One with 0 is somebody else's, or was disowned; the batch of a part
+    # has a number only if it was taken over.
     batches: dict[str, int | None] = field(default_factory=dict)
     # Whether the look that found the candidates proves that there are no others.
     is_certain: bool = False
-    is_taken_over: bool = False
     # The ids that a question has named: they can be disowned until one of them is read
     # after all.
     asked: list[str] = field(default_factory=list)
@@ -3637,8 +3637,7 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.batches = "closing", {}
-            part.is_taken_over, part.asked = False, []
+            part.state, part.batches, part.asked = "closing", {}, []
             self._save()
 
         disowned = self._journal.disowned
@@ -3696,7 +3695,8 @@ class Job:
     def _poll_part(self, part: _Part) -> None:
         """Poll the batches of a part, and decide between candidates."""
         for batch_id, rows in part.left.items():
-            if rows is None and not part.question:
+            is_to_read = rows is None or part.state == "created"
+            if is_to_read and not part.question:
                 self._poll_batch(part, batch_id)
         if part.state == "closing" and not part.question:
             self._decide(part)
@@ -3790,8 +3790,7 @@ class Job:
         if list(left.values()) == [part.requests]:
             (batch_id,) = left
             self.progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
-            part.state, part.batches = "created", {batch_id: None}
-            part.is_taken_over = True
+            part.state = "created"
         elif not left and part.is_certain:
             part.state = "planned"
         elif not left:
@@ -3872,8 +3871,8 @@ class Job:
         began = _parse_time(self._journal.started_at)
         batches: list[str] = []
         for part in self._parts:
-            mark = " (taken over)" if part.is_taken_over else ""
-            batches += [one + mark for one in part.left]
+            for one, rows in part.left.items():
+                batches.append(f"{one} (taken over)" if rows else one)
         elapsed = _clock(datetime.now(timezone.utc) - began)
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
