@@ -4372,12 +4372,11 @@ class _Progress:
         name, *rest = self._argv
         # What was disowned is in the journal; to repeat it could answer a later
         # question before anybody has read it.
-        kept = []
-        is_id = False
-        for argument in rest:
-            if not is_id and not argument.startswith("--disown"):
-                kept.append(argument)
-            is_id = argument == "--disown"
+        kept = [
+            argument
+            for before, argument in zip(self._argv, rest)
+            if "--disown" not in (before, argument.partition("=")[0])
+        ]
         return self.command(name, *arguments, *kept)
 
     def _write(self, text: str) -> None:
@@ -4465,27 +4464,28 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
     """Show the retries that the client logs, if they wait for more than a moment."""
     import logging
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            seconds = getattr(record, "seconds", 0.0)
-            reason = record.args[-1]  # type: ignore[index]
-            if isinstance(reason, NotFoundError):
-                progress.status_line(
-                    f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s "
-                    f"have passed, because a new batch may be seen late: {reason}"
-                )
-            elif seconds >= NOT_FOUND_INTERVAL:
-                progress.waiting(seconds, str(reason))
+    def show(record: logging.LogRecord) -> bool:
+        seconds = getattr(record, "seconds", 0.0)
+        reason = record.args[-1]  # type: ignore[index]
+        if isinstance(reason, NotFoundError):
+            progress.status_line(
+                f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have "
+                f"passed, because a new batch may be seen late: {reason}"
+            )
+        elif seconds >= NOT_FOUND_INTERVAL:
+            progress.waiting(seconds, str(reason))
+        return True
 
-    logger, handler = logging.getLogger("claude_batches"), Handler()
+    logger = logging.getLogger("claude_batches")
     level = logger.level
-    logger.addHandler(handler)
+    # A filter sees all that is logged, and this one lets all pass.
+    logger.addFilter(show)
     logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
         logger.setLevel(level)
-        logger.removeHandler(handler)
+        logger.removeFilter(show)
 
 
 def _terminal_columns() -> int | None:
@@ -4827,7 +4827,9 @@ def _parse(argv: list[str]) -> Any:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (function, arguments, text) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
         # list() returns [], so at first there are no open batches.
         command.set_defaults(
             command=function, name=name, progress=_Progress(argv), open_batches=list
