@@ -4840,17 +4840,19 @@ def _parse(argv: list[str]) -> Any:
     return parser.parse_args(argv)
 
 
-def _report_interrupt(args: Any, reason: str) -> None:
+def _report(args: Any, status: int, reason: str) -> None:
+    """Tell what ended a command, which batches go on, and what to type."""
     progress, ids = args.progress, args.open_batches()
+    interrupted = args.command if status > 2 else None
     progress.message(reason)
-    if args.command is _create_command:
+    if interrupted is _create_command:
         look = progress.command("list")
         progress.message(f"the batch may have been made, and be billed; look: {look}")
     if ids:
         progress.message(f"these go on, and are billed: {', '.join(ids)}")
         cancels = [progress.command("cancel", batch_id) for batch_id in ids]
         progress.message(f"to cancel: {'; '.join(cancels)}")
-    if ids or args.command is _run_command:
+    if ids or interrupted is _run_command:
         progress.message(f"to go on: {progress.again()}")
 
 
@@ -4869,17 +4871,11 @@ def _perform(args: Any) -> int:
         if isinstance(error, NotFoundError):
             name = "models" if args.name == "models" else "list"
             hint = f"; is the id one of these?  {args.progress.command(name)}"
-        args.progress.message(f"claude_batches: {error}{hint}")
-        ids = args.open_batches()
-        if ids:
-            args.progress.message(
-                f"these go on, and are billed: {', '.join(ids)}; run the same command "
-                "again to go on"
-            )
+        _report(args, status, f"claude_batches: {error}{hint}")
     except KeyboardInterrupt as signaled:
         reason = str(signaled) or "interrupted"
         status = 143 if reason == "terminated" else 130
-        _report_interrupt(args, reason)
+        _report(args, status, reason)
     try:
         sys.stdout.flush()
     except OSError:
