@@ -4023,8 +4023,7 @@ class _SandboxBatch:
     def show(self) -> _JSONObject:
         """Return the MessageBatch's JSON as it is now."""
         ended = self.is_ended()
-        names = ("processing", "succeeded", "errored", "canceled", "expired")
-        counts: dict[str, int] = dict.fromkeys(names, 0)
+        counts = dict.fromkeys(MessageBatchRequestCounts.__annotations__, 0)
         for custom_id, _, refusal in self.requests:
             outcome = self.outcome(custom_id, refusal) if ended else "processing"
             counts[outcome] += 1
@@ -4117,10 +4116,7 @@ class Sandbox:
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
-        from threading import Lock
-
         self._seconds = timedelta(seconds=seconds)
-        self._lock = Lock()
         # Oldest first.
         self._batches: dict[str, _SandboxBatch] = {}
         self._server = _sandbox_server(self, port)
@@ -4152,8 +4148,9 @@ class Sandbox:
         if call == f"POST {_BATCHES}":
             return self._create(_sandbox_json(raw), headers.get("anthropic-version"))
         if call == f"GET {_BATCHES}":
-            batches = reversed(self._batches.values())
-            return _sandbox_page([batch.show() for batch in batches], query)
+            # A copy, because other threads may make or delete batches meanwhile.
+            batches = list(self._batches.values())
+            return _sandbox_page([batch.show() for batch in batches[::-1]], query)
         if call == "GET /v1/models":
             wanted = query.get("lifecycle[]", ["active", "deprecated"])
             models = [one for one in _SANDBOX_MODELS if one["lifecycle"] in wanted]
@@ -4172,12 +4169,11 @@ class Sandbox:
                 return model
         method, _, path = call.partition(_BATCHES + "/")
         batch_id, _, action = path.partition("/")
-        if batch_id not in self._batches:
-            return None
-        return self._act(method + action, self._batches[batch_id])
+        batch = self._batches.get(batch_id)
+        return self._act(method + action, batch) if batch else None
 
     def _create(self, body: Any, version: str | None) -> _JSONObject:
-        requests: Any = body.get("requests") if isinstance(body, dict) else None
+        requests = _dig(body, "requests")
         is_alone = isinstance(requests, list) and len(body) == 1
         if not is_alone or not 0 < len(requests) <= MAX_BATCH_REQUESTS:
             raise ValueError(
@@ -4211,7 +4207,7 @@ class Sandbox:
                 raise ValueError(
                     "the batch is in progress: cancel it before you delete it"
                 )
-            del self._batches[batch.id]
+            self._batches.pop(batch.id, None)
             return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
             batch.cancel_initiated_at = datetime.now(timezone.utc)
@@ -4219,8 +4215,7 @@ class Sandbox:
         return batch.show() if action in ("GET ", "POST cancel") else None
 
     def _count_tokens(self, body: Any) -> _JSONObject:
-        is_object = isinstance(body, dict)
-        if not is_object or not body.get("model") or not body.get("messages"):
+        if not _dig(body, "model") or not _dig(body, "messages"):
             raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
             raise ValueError(f"{name!r}: Extra inputs are not permitted")
@@ -4275,11 +4270,9 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
         # Head and body go out in one packet.
         wbufsize = -1
 
-        def respond(self) -> None:
-            """Respond to one request."""
-            _sandbox_respond(sandbox, self)
-
-        do_GET = do_POST = do_DELETE = respond
+        do_GET = do_POST = do_DELETE = functools.partialmethod(
+            _sandbox_respond, sandbox
+        )
 
         def log_message(self, format: str, *args: Any) -> None:
             """Keep quiet."""
@@ -4287,7 +4280,7 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
     return Server(("127.0.0.1", port), Handler)
 
 
-def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
+def _sandbox_respond(handler: Any, sandbox: Sandbox) -> None:
     """Respond to one request, in chunks, as the API sends rows."""
     length = int(handler.headers.get("content-length") or 0)
     raw = handler.rfile.read(length)
@@ -4297,8 +4290,7 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
     status = 200
     request_id = f"req_sandbox_{os.urandom(6).hex()}"
     try:
-        with sandbox._lock:
-            response = sandbox._respond(call, params, handler.headers, raw)
+        response = sandbox._respond(call, params, handler.headers, raw)
     except (APIStatusError, ValueError) as error:
         status = getattr(error, "status_code", 400)
         error_type = getattr(error, "type", "invalid_request_error")
