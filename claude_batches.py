@@ -4582,20 +4582,20 @@ def _act_command(args: Any) -> None:
 
 
 def _wait_command(args: Any) -> int:
-    def note(batch: MessageBatch) -> None:
+    def show(batch: MessageBatch) -> None:
         is_ended = batch.processing_status == "ended"
         args.open_batches = lambda: [] if is_ended else [args.id]
-
-    def show(batch: MessageBatch) -> None:
-        note(batch)
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
+    batch = None
     # The batch is retrieved once before, because wait() would retry an error that
     # should be told at once.  A 404 is ignored, because the batch may be fresh.
     with contextlib.suppress(NotFoundError):
-        note(batches.retrieve(args.id))
-    batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
+        batch = batches.retrieve(args.id)
+        show(batch)
+    if not batch or args.open_batches():
+        batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
     return 3 if counts and _size(batch) != counts.succeeded else 0
@@ -4634,25 +4634,24 @@ def _models_command(args: Any) -> None:
 
 def _results_command(args: Any) -> int:
     if args.output in (None, "-"):
-        with Anthropic().messages.batches.results(args.id) as results:
-            return _write_rows(results, sys.stdout)
+        return _write_rows(args.id, sys.stdout)
     _refuse_existing(args.output)
     with _folder_beside(args.output) as folder:
         path = os.path.join(folder, "results")
-        results = Anthropic().messages.batches.results(args.id)
-        with results, open(path, "w", encoding="utf-8", newline="\n") as file:
-            status = _write_rows(results, file)
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            status = _write_rows(args.id, file)
             _sync(file)
         _publish(path, args.output)
     return status
 
 
-def _write_rows(results: Results, file: Any) -> int:
-    """Write rows to a file, and return the exit status."""
+def _write_rows(batch_id: str, file: Any) -> int:
+    """Write the rows of a batch to a file, and return the exit status."""
     failed = 0
-    for line, row in _raw_rows(results):
-        file.write(line.decode())
-        failed += _dig(row, "result", "type") != "succeeded"
+    with Anthropic().messages.batches.results(batch_id) as results:
+        for line, row in _raw_rows(results):
+            file.write(line.decode())
+            failed += _dig(row, "result", "type") != "succeeded"
     return 3 if failed else 0
 
 
