@@ -3217,6 +3217,11 @@ def _folder_of(path: str) -> str:
 
 def _check_names(requests: str, results: str, own: list[str]) -> None:
     """Raise InvalidRequestsError for a name with which the job could not end."""
+    is_there = os.path.exists(requests)
+    if requests == "-" or (is_there and not os.path.isfile(requests)):
+        raise InvalidRequestsError(
+            f"{requests}: run needs a regular file, to read it again"
+        )
     if results == "-":
         raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
     _folder_of(results)
@@ -4525,15 +4530,8 @@ def _print_all(
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
-    is_there = os.path.exists(args.requests)
-    is_special = is_there and not os.path.isfile(args.requests)
-    if args.requests == "-" or is_special:
-        raise InvalidRequestsError(
-            f"{args.requests}: run needs a regular file, to read it again"
-        )
-    names = ("progress", "poll_interval", "settle", "disown", "wait", "check")
+    names = ("progress", "poll_interval", "settle", "disown", "betas", "wait", "check")
     options = {name: getattr(args, name) for name in names}
-    options["betas"] = args.beta
     if args.sandbox and not args.dry_run:
         return _run_in_sandbox(args, options)
     job = Job(Anthropic(), args.requests, args.output or "results", **options)
@@ -4566,7 +4564,7 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 def _create_command(args: Any) -> None:
     requests: Any = (request for *_, request in _read_requests(args.requests))
-    batch = Anthropic().messages.batches.create(requests=requests, betas=args.beta)
+    batch = Anthropic().messages.batches.create(requests=requests, betas=args.betas)
     try:
         _print(batch)
     except (OSError, ValueError, RecursionError) as error:
@@ -4665,7 +4663,7 @@ def _count_tokens_command(args: Any) -> None:
         for request in iter_json_lines(file):
             custom_id = request["custom_id"]
             try:
-                count = _count(client, request["params"], args.beta)
+                count = _count(client, request["params"], args.betas)
             except APIError as error:
                 raise AnthropicError(f"custom_id {custom_id!r}: {error}") from error
             _print(f"{custom_id}\t{count}")
@@ -4773,6 +4771,7 @@ _ARGUMENTS: dict[str, _JSONObject] = {
     },
     "--beta": {
         "action": "append",
+        "dest": "betas",
         "default": [],
         "metavar": "NAME",
         "help": "a name for the header anthropic-beta; may be repeated",
@@ -4791,14 +4790,12 @@ _ARGUMENTS: dict[str, _JSONObject] = {
     "--limit": {
         "type": _number(int, 1, sys.maxsize),
         "default": 20,
-        "metavar": "N",
         "help": "how many (20)",
     },
     "--json": {"action": "store_true", "help": "print JSON, one object a line"},
     "--port": {
         "type": _number(int, 0, 65536),
         "default": 0,
-        "metavar": "N",
         "help": "0, the default, is any free one",
     },
 }
