@@ -2837,7 +2837,7 @@ COUNTED = (
         if name not in _CreateOptions.__annotations__
     ],
 )
-JOURNAL_FORMAT = 3
+JOURNAL_FORMAT = 4
 MAX_WARNINGS = 20  # of requests that the API will refuse later
 MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
 # What may be around the JSON of a line: a byte order mark, and white space.
@@ -3033,7 +3033,8 @@ class _Part:
     # The size of the body: {"requests":[]} and the requests, each with a comma, less
     # one.
     size: int = len(_HEAD) + 2 - 1
-    # SHA-256 of the digest before the last request and of the text of that request.
+    # SHA-256 of the digest before the last request, at first of start, and of the text
+    # of that request.
     digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
@@ -3071,7 +3072,8 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        self.digest = hashlib.sha256(self.digest.encode() + text).hexdigest()
+        before = str(self.digest or self.start)
+        self.digest = hashlib.sha256(before.encode() + text).hexdigest()
 
 
 @dataclass
@@ -3081,11 +3083,9 @@ class _Journal:
     base_url: str
     betas: list[str]
     parts: list[_Part]
+    started_at: str
     # The headers of a response that tell whose key the run began with.
     owner: dict[str, str] = field(default_factory=dict)
-    started_at: str = field(
-        default_factory=lambda: datetime.now(timezone.utc).isoformat()
-    )
     # The byte of RESULTS.part where the rows of the collected parts end.
     rows_end: int = 0
     disowned: list[str] = field(default_factory=list)
@@ -3113,10 +3113,6 @@ class _Journal:
                 f"{path} is not the journal of a run: {error}.  Put it back as it was, "
                 "or move it away to pay for all anew"
             ) from None
-
-    def places(self) -> list[tuple[int, str]]:
-        """Return where each part is in REQUESTS, and what it is there."""
-        return [(part.start, part.digest) for part in self.parts]
 
 
 def _digest_of(fields: _JSONObject) -> str:
@@ -3422,7 +3418,8 @@ class Job:
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
         plan = self.plan()[0]
-        if plan.places() != journal.places():
+        then, now = ([part.digest for part in one.parts] for one in (journal, plan))
+        if then != now:
             self._refuse_change()
         _check_same("base_url", journal.base_url, plan.base_url)
         _check_same("--beta", journal.betas, plan.betas)
@@ -3521,7 +3518,8 @@ class Job:
             raise InvalidRequestsError(f"{self.requests}: no requests")
         if warnings > MAX_WARNINGS:
             self.progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        journal = _Journal(self.client.base_url, list(self.betas), parts)
+        started_at = datetime.now(timezone.utc).isoformat()
+        journal = _Journal(self.client.base_url, list(self.betas), parts, started_at)
         return journal, _plan_text(parts, models, max_tokens)
 
     def _texts_of(self, part: _Part) -> Iterator[bytes]:
