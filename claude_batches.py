@@ -2824,6 +2824,8 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 #   created    its batch is known
 #   collected  its rows are in RESULTS.part, before the byte rows_end
 #
+# A part that is not in doubt, and has no batch or candidate left, is sent.
+#
 # A run goes from one time to the next: when to send, or to look for a batch, and when
 # to poll all batches that are left.
 
@@ -3044,7 +3046,8 @@ class _Part:
     # is not known.  One with 0 is somebody else's, or was disowned; the batch of a part
     # has a number only if it was taken over.
     batches: dict[str, int | None] = field(default_factory=dict)
-    # Whether the look that found the candidates proves that there are no others.
+    # Whether the look that found the candidates proves that there are no others, so
+    # that no batch of the part exists if none of them is.
     is_certain: bool = False
     # The ids that a question has named: they can be disowned until one of them is read
     # after all.
@@ -3061,7 +3064,7 @@ class _Part:
     @property
     def is_in_doubt(self) -> bool:
         """Whether its batch may exist, and has to be looked for."""
-        return self.state == "closing" and not self.left
+        return self.state == "closing" and not self.left and not self.is_certain
 
     def is_full(self, text: bytes) -> bool:
         """Tell whether a batch has no room for one more request."""
@@ -3339,7 +3342,8 @@ class Job:
                 return self._work()
             except KeyboardInterrupt:
                 for part in self._parts:
-                    if part.state == "closing":
+                    is_left = part.left or part.is_in_doubt
+                    if part.state == "closing" and is_left:
                         self.progress.message(
                             f"{self._name(part)}: its batch may exist, and be billed; "
                             "the next run looks for it"
@@ -3456,8 +3460,6 @@ class Job:
                 # says whether to give that up pays again.
                 part.asked = []
                 part.batches[batch_id] = 0
-                if not part.left and (part.state == "created" or part.is_certain):
-                    part.state = "planned"
 
     def _check_first(self) -> None:
         """Count the tokens of the first request: what is wrong with it is told now."""
@@ -3554,8 +3556,7 @@ class Job:
         in_doubt = self._in_doubt()
         if any(part.question for part in in_doubt):
             return []
-        planned = [part for part in self._parts if part.state == "planned"]
-        return in_doubt or planned
+        return in_doubt or [part for part in self._parts if not part.left]
 
     def _await_settle(self, part: _Part) -> None:
         """Let a batch that may have been made appear in the list."""
@@ -3640,7 +3641,8 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.batches, part.asked = "closing", {}, []
+            part.state, part.is_certain = "closing", False
+            part.batches, part.asked = {}, []
             self._save()
 
         disowned = self._journal.disowned
@@ -3794,12 +3796,10 @@ class Job:
             (batch_id,) = left
             self.progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
             part.state = "created"
-        elif not left and part.is_certain:
-            part.state = "planned"
-        elif not left:
+        elif part.is_in_doubt:
             # The last look did not prove that there is no other candidate: look again.
             self._await_settle(part)
-        elif None not in left.values():
+        elif left and None not in left.values():
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
             self._ask_about(part, left, f"which batch is it?  {', '.join(counts)}")
         self._save()
