@@ -3007,8 +3007,7 @@ def _version_refusal(params: _Fields) -> str | None:
                 f"params must not have {name} under anthropic-version {API_VERSION}; "
                 "2023-06-01 takes it"
             )
-    policy = params.get("billing_policy")
-    if isinstance(policy, dict) and policy.get("bill_to") == "user_profile":
+    if _dig(params, "billing_policy", "bill_to") == "user_profile":
         return "billing_policy.bill_to must not be user_profile in a batch"
     for message in _objects_in(params["messages"]):
         for block in _objects_in(message.get("content")):
@@ -4336,12 +4335,19 @@ def _one_line(text: str) -> str:
     return _visible(text.replace("\n", " "))
 
 
-def _is_file(stream: Any) -> bool:
-    """Tell whether a stream goes to a file, and not to a terminal or a pipe."""
+def _ask_stderr(function: Callable[[int], Any]) -> Any:
+    """Return what a function tells of standard error, None where that is no file."""
+    # get_terminal_size raises ValueError on Windows (python/cpython#93203).
     try:
-        return os.path.isfile(stream.fileno())
-    except _NO_DESCRIPTOR:
-        return False
+        return function(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _terminal_columns() -> int:
+    """Return the width of the terminal, 0 if standard error is none."""
+    size = _ask_stderr(os.get_terminal_size)
+    return (size.columns or 80) if size else 0
 
 
 class _Progress:
@@ -4381,7 +4387,7 @@ class _Progress:
 
     def message(self, text: str) -> None:
         """Print a message, which stays.  In a file, such as nohup's, it has a time."""
-        if _is_file(sys.stderr):
+        if _ask_stderr(os.path.isfile):
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
         self._write(self._erasure() + _visible(text) + "\n")
         self._width = 0
@@ -4389,8 +4395,8 @@ class _Progress:
     def _erasure(self) -> str:
         """Return what erases the status line of a terminal."""
         # The terminal may be narrower now than when the line was written.
-        width = min(self._width, (_terminal_columns() or 1) - 1)
-        return f"\r{'':{width}}\r" if width else ""
+        width = min(self._width, _terminal_columns() - 1)
+        return f"\r{'':{width}}\r" if width > 0 else ""
 
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
@@ -4481,19 +4487,6 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
     finally:
         logger.setLevel(level)
         logger.removeFilter(show)
-
-
-def _terminal_columns() -> int | None:
-    """Return the width of the terminal, None if standard error is none."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except _NO_DESCRIPTOR:
-        return None
-
-
-# What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
-# stream that is no file.
-_NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
 
 
 def _print(value: Any) -> None:
