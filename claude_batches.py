@@ -4648,8 +4648,8 @@ def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         # All are checked before the first one is sent.
-        for *_, request in _read_requests(args.requests):
-            file.write(_encode_json(request) + b"\n")
+        for *_, text, _ in _read_requests(args.requests):
+            file.write(text + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
             custom_id = request["custom_id"]
@@ -4881,18 +4881,15 @@ def _signals_interrupt() -> Iterator[None]:
             is_term = number == signal.SIGTERM
             raise KeyboardInterrupt("terminated" if is_term else "interrupted")
 
-    handlers: dict[signal.Signals, Any] = {}
-    # Only the main thread may set handlers.
-    with contextlib.suppress(ValueError):
-        for each in (signal.SIGINT, signal.SIGTERM):
-            # A command in the background has its SIGINT ignored, and it stays so.
-            if signal.getsignal(each) != signal.SIG_IGN:
-                handlers[each] = signal.signal(each, interrupt)
-    try:
+    with contextlib.ExitStack() as stack:
+        # Only the main thread may set handlers.
+        with contextlib.suppress(ValueError):
+            for each in (signal.SIGINT, signal.SIGTERM):
+                # A command in the background has its SIGINT ignored, and it stays so.
+                if signal.getsignal(each) != signal.SIG_IGN:
+                    former = signal.signal(each, interrupt) or signal.SIG_DFL
+                    stack.callback(signal.signal, each, former)
         yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler or signal.SIG_DFL)
 
 
 def _open_null(mode: str) -> Any:
