@@ -4452,9 +4452,11 @@ def _quote(argument: str) -> str:
     return shlex.quote(argument)
 
 
-@contextlib.contextmanager
-def _telling_retries(progress: _Progress) -> Iterator[None]:
-    """Show the retries that the client logs, if they wait for more than a moment."""
+def _show_retries(progress: _Progress, stack: contextlib.ExitStack) -> None:
+    """Show the retries that the client logs, if they wait for more than a moment.
+
+    The stack undoes it.
+    """
     import logging
 
     def show(record: logging.LogRecord) -> bool:
@@ -4470,15 +4472,11 @@ def _telling_retries(progress: _Progress) -> Iterator[None]:
         return True
 
     logger = logging.getLogger("claude_batches")
-    level = logger.level
-    # A filter sees all that is logged, and this one lets all pass.
-    logger.addFilter(show)
+    stack.callback(logger.setLevel, logger.level)
     logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeFilter(show)
+    # A filter sees all that is logged, and this one lets all pass.
+    stack.callback(logger.removeFilter, show)
+    logger.addFilter(show)
 
 
 def _print(value: Any) -> None:
@@ -4856,11 +4854,11 @@ def _perform(args: Any) -> int:
     return status
 
 
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def _interrupt_on_signals(stack: contextlib.ExitStack) -> None:
     """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which.
 
-    It raises one a second, because a wrapper may send Ctrl-C again.
+    It raises one a second, because a wrapper may send Ctrl-C again.  The stack undoes
+    it.
     """
     import signal
 
@@ -4873,15 +4871,13 @@ def _signals_interrupt() -> Iterator[None]:
             is_term = number == signal.SIGTERM
             raise KeyboardInterrupt("terminated" if is_term else "interrupted")
 
-    with contextlib.ExitStack() as stack:
-        # Only the main thread may set handlers.
-        with contextlib.suppress(ValueError):
-            for each in (signal.SIGINT, signal.SIGTERM):
-                # A command in the background has its SIGINT ignored, and it stays so.
-                if signal.getsignal(each) != signal.SIG_IGN:
-                    former = signal.signal(each, interrupt) or signal.SIG_DFL
-                    stack.callback(signal.signal, each, former)
-        yield
+    # Only the main thread may set handlers.
+    with contextlib.suppress(ValueError):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            # A command in the background has its SIGINT ignored, and it stays so.
+            if signal.getsignal(each) != signal.SIG_IGN:
+                former = signal.signal(each, interrupt) or signal.SIG_DFL
+                stack.callback(signal.signal, each, former)
 
 
 def _open_null(mode: str) -> Any:
@@ -4910,7 +4906,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.set_int_max_str_digits(0)
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(argv)
-    with _telling_retries(args.progress), _signals_interrupt():
+    with contextlib.ExitStack() as stack:
+        _show_retries(args.progress, stack)
+        _interrupt_on_signals(stack)
         return _perform(args)
 
 
