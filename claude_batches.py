@@ -4179,7 +4179,7 @@ class Sandbox:
         if not isinstance(requests, list) or len(body) != 1:
             raise ValueError("requests must be a list, and the only field")
         kept = []
-        # The API refuses what the client does not send.
+        # What the client does not send is what the API refuses.
         for _, request in zip(_encoded(requests, len(_END)), requests):
             params = request["params"]
             refusal = _later_refusal(params, version or "")
@@ -4204,8 +4204,10 @@ class Sandbox:
             self._batches.pop(batch.id, None)
             return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
-            batch.cancel_initiated_at = datetime.now(timezone.utc)
-            batch.ends = batch.cancel_initiated_at + self._seconds
+            now = datetime.now(timezone.utc)
+            # In this order, another thread sees no canceled batch that ends before.
+            batch.ends = now + self._seconds
+            batch.cancel_initiated_at = now
         return batch.show() if action in ("GET ", "POST cancel") else None
 
     def _count_tokens(self, body: Any) -> _JSONObject:
@@ -4588,8 +4590,7 @@ def _list_command(args: Any) -> None:
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
-    limit = min(args.limit, 1000)
-    page = Anthropic().messages.batches.list(limit=limit)
+    page = Anthropic().messages.batches.list(limit=min(args.limit, 1000))
     newest = itertools.islice(page, args.limit)
     _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
