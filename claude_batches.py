@@ -2830,15 +2830,9 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # to poll all batches that are left.
 
 # The params of a request that count_tokens takes, too.
-COUNTED = (
-    "model",
-    "messages",
-    *[
-        name
-        for name in _TokenOptions.__annotations__
-        if name not in _CreateOptions.__annotations__
-    ],
-)
+COUNTED = {"model", "messages", *_TokenOptions.__annotations__} - {
+    *_CreateOptions.__annotations__
+}
 JOURNAL_FORMAT = 4
 MAX_WARNINGS = 20  # of requests that the API will refuse later
 MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
@@ -2852,7 +2846,7 @@ class JobError(AnthropicError):
 
 def _count(client: Anthropic, params: _Fields, betas: Iterable[str] | None) -> int:
     fields: _JSONObject = {"model": None, "messages": None}
-    fields.update({name: params[name] for name in COUNTED if name in params})
+    fields.update({name: params[name] for name in params if name in COUNTED})
     return client.messages.count_tokens(betas=betas, **fields).input_tokens
 
 
@@ -4183,8 +4177,7 @@ class Sandbox:
         for _, request in zip(_encoded(requests, len(_END)), requests):
             params = request["params"]
             refusal = _later_refusal(params, version or "")
-            model = str(params.get("model"))
-            kept.append((request["custom_id"], model, refusal))
+            kept.append((request["custom_id"], str(params.get("model")), refusal))
         now = datetime.now(timezone.utc)
         batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
         batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
