@@ -3057,7 +3057,8 @@ class _Part:
     @property
     def is_in_doubt(self) -> bool:
         """Whether its batch may exist, and has to be looked for."""
-        return self.state == "closing" and not self.left and not self.is_certain
+        is_settled = self.batches and self.is_certain
+        return self.state == "closing" and not self.left and not is_settled
 
     def is_full(self, text: bytes) -> bool:
         """Tell whether a batch has no room for one more request."""
@@ -3634,8 +3635,7 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.is_certain = "closing", False
-            part.batches, part.asked = {}, []
+            part.state, part.batches, part.asked = "closing", {}, []
             self._save()
 
         disowned = self._journal.disowned
