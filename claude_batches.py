@@ -80,7 +80,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
+    BinaryIO,
     Generic,
     Literal,
     Protocol,
@@ -2824,23 +2824,20 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 #   created    its batch is known
 #   collected  its rows are in RESULTS.part, before the byte rows_end
 #
+# A part that is not in doubt, and has no batch or candidate left, is sent.
+#
 # A run goes from one time to the next: when to send, or to look for a batch, and when
 # to poll all batches that are left.
 
 # The params of a request that count_tokens takes, too.
-COUNTED = (
-    "model",
-    "messages",
-    *[
-        name
-        for name in _TokenOptions.__annotations__
-        if name not in _CreateOptions.__annotations__
-    ],
-)
-JOURNAL_FORMAT = 3
+COUNTED = {"model", "messages", *_TokenOptions.__annotations__} - {
+    *_CreateOptions.__annotations__
+}
+JOURNAL_FORMAT = 4
 MAX_WARNINGS = 20  # of requests that the API will refuse later
 MAX_NAMES = 1000  # of errors, models and stop reasons that the summary counts
-JSON_SPACE = b" \t\r\n"
+# What may be around the JSON of a line: a byte order mark, and white space.
+AROUND_JSON = b"\xef\xbb\xbf \t\r\n"
 
 
 class JobError(AnthropicError):
@@ -2849,7 +2846,7 @@ class JobError(AnthropicError):
 
 def _count(client: Anthropic, params: _Fields, betas: Iterable[str] | None) -> int:
     fields: _JSONObject = {"model": None, "messages": None}
-    fields.update({name: params[name] for name in COUNTED if name in params})
+    fields.update({name: params[name] for name in params if name in COUNTED})
     return client.messages.count_tokens(betas=betas, **fields).input_tokens
 
 
@@ -2858,7 +2855,6 @@ def _refuse_constant(name: str) -> None:
 
 
 _strict_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-STDIN = "standard input"  # as messages call it
 _WANTED = 'a line must be {"custom_id": "…", "params": {…}}'
 # The jq program that makes a request of a line with method, url and body.
 _OTHER_VENDOR = (
@@ -2873,41 +2869,38 @@ _OTHER_VENDOR = (
 _SUSPICIOUS = rb"\\u([dD][89a-fA-F]|00[2-7])"
 
 
-def _read_requests(
-    lines: Iterable[bytes], path: str
-) -> Iterator[tuple[int, int, bytes, _JSONObject]]:
-    """Yield number, first byte, text and request of each line that is not blank.
+def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
+    """Yield place, first byte, text and request of each line that is not blank.
 
-    The text is what is sent: the bytes of the line without white space around them.
-    Raises InvalidRequestsError with path and line.
+    The place is path and line; "-" is standard input.  The text is what is sent: the
+    bytes of the line without what is around the JSON.  Raises InvalidRequestsError with
+    the place.
     """
     seen: set[str] = set()
     end = 0
-    for number, line in enumerate(lines, 1):
-        start, end = end, end + len(line)
-        text = _request_text(line)
-        if text:
-            request = None
-            try:
-                request = _strict_decoder.decode(text.decode())
-                _check_request(request, seen)
-                _check_text(text, request)
-            except _NOT_JSON as error:
-                reason = _reason(error, line, request, path)
-                raise InvalidRequestsError(f"{path}:{number}: {reason}") from None
-            yield number, start, text, request
+    name = "standard input" if path == "-" else path
+    with _open_requests(path) as file:
+        for number, line in enumerate(file, 1):
+            start, end = end, end + len(line)
+            text = line.strip(AROUND_JSON)
+            if text:
+                place = f"{name}:{number}"
+                request = None
+                try:
+                    request = _strict_decoder.decode(text.decode())
+                    _check_request(request, seen)
+                    _check_text(text, request)
+                except _NOT_JSON as error:
+                    reason = _reason(error, line, request, path)
+                    raise InvalidRequestsError(f"{place}: {reason}") from None
+                yield place, start, text, request
 
 
-def _open_requests(path: str) -> io.BufferedReader:
+def _open_requests(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as error:
         raise InvalidRequestsError(f"{path}: {error.strerror}") from None
-
-
-def _request_text(line: bytes) -> bytes:
-    text = line[3:] if line.startswith(b"\xef\xbb\xbf") else line
-    return text.strip(JSON_SPACE)
 
 
 def _check_text(text: bytes, request: _JSONObject) -> None:
@@ -2928,7 +2921,7 @@ def _check_text(text: bytes, request: _JSONObject) -> None:
 def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
     """Return why a line is not a request, and how to make requests of such a file."""
     keys = set(request) if isinstance(request, dict) else set()
-    old = "FILE" if path == STDIN else path
+    old = "FILE" if path == "-" else path
     # Its name differs, because a shell empties the target before it reads.
     new = old + ".jsonl"
     reason = str(error)
@@ -2942,7 +2935,7 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
             f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
             f"elsewhere: iconv -f UTF-16 -t UTF-8 {_quote(old)} > {_quote(new)}"
         )
-    text = _request_text(line)
+    text = line.strip(AROUND_JSON)
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         reason = _syntax_error(error, line, text)
     found, program = _other_format(text, keys)
@@ -2972,7 +2965,8 @@ def _other_format(text: bytes, keys: set[str]) -> tuple[str, str]:
 def _syntax_error(error: Any, line: bytes, text: bytes) -> str:
     """Return what is wrong with the JSON, and in which column."""
     before = line[: line.find(text)]
-    column = 1 + len(before.decode("utf-8-sig"))
+    # A byte order mark is no column.
+    column = 1 + len(before.decode("ascii", "ignore"))
     if isinstance(error, UnicodeDecodeError):
         column += len(text[: error.start].decode())
         return f"not utf-8: {error.reason}, column {column}"
@@ -3007,8 +3001,7 @@ def _version_refusal(params: _Fields) -> str | None:
                 f"params must not have {name} under anthropic-version {API_VERSION}; "
                 "2023-06-01 takes it"
             )
-    policy = params.get("billing_policy")
-    if isinstance(policy, dict) and policy.get("bill_to") == "user_profile":
+    if _dig(params, "billing_policy", "bill_to") == "user_profile":
         return "billing_policy.bill_to must not be user_profile in a batch"
     for message in _objects_in(params["messages"]):
         for block in _objects_in(message.get("content")):
@@ -3035,18 +3028,20 @@ class _Part:
     # The size of the body: {"requests":[]} and the requests, each with a comma, less
     # one.
     size: int = len(_HEAD) + 2 - 1
-    # SHA-256 of the digest before the last request and of the text of that request.
+    # SHA-256 of the digest before the last request, at first of start, and of the text
+    # of that request.
     digest: str = ""
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
     noted: list[str] = field(default_factory=list)
     noted_since: str | None = None
     # Its batch, or the candidates: how many of the part's rows each has, None if that
-    # is not known.  One with 0 is somebody else's, or was disowned.
+    # is not known.  One with 0 is somebody else's, or was disowned; the batch of a part
+    # has a number only if it was taken over.
     batches: dict[str, int | None] = field(default_factory=dict)
-    # Whether the look that found the candidates proves that there are no others.
+    # Whether the look that found the candidates proves that there are no others, so
+    # that no batch of the part exists if none of them is.
     is_certain: bool = False
-    is_taken_over: bool = False
     # The ids that a question has named: they can be disowned until one of them is read
     # after all.
     asked: list[str] = field(default_factory=list)
@@ -3062,7 +3057,8 @@ class _Part:
     @property
     def is_in_doubt(self) -> bool:
         """Whether its batch may exist, and has to be looked for."""
-        return self.state == "closing" and not self.left
+        is_settled = self.batches and self.is_certain
+        return self.state == "closing" and not self.left and not is_settled
 
     def is_full(self, text: bytes) -> bool:
         """Tell whether a batch has no room for one more request."""
@@ -3073,9 +3069,8 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        digest = hashlib.sha256(self.digest.encode())
-        digest.update(text)
-        self.digest = digest.hexdigest()
+        before = str(self.digest or self.start)
+        self.digest = hashlib.sha256(before.encode() + text).hexdigest()
 
 
 @dataclass
@@ -3085,11 +3080,9 @@ class _Journal:
     base_url: str
     betas: list[str]
     parts: list[_Part]
+    started_at: str
     # The headers of a response that tell whose key the run began with.
     owner: dict[str, str] = field(default_factory=dict)
-    started_at: str = field(
-        default_factory=lambda: datetime.now(timezone.utc).isoformat()
-    )
     # The byte of RESULTS.part where the rows of the collected parts end.
     rows_end: int = 0
     disowned: list[str] = field(default_factory=list)
@@ -3117,25 +3110,6 @@ class _Journal:
                 f"{path} is not the journal of a run: {error}.  Put it back as it was, "
                 "or move it away to pay for all anew"
             ) from None
-
-    def save(self, path: str) -> None:
-        """Replace the journal in one step that survives a power cut."""
-        fields = {"format": JOURNAL_FORMAT, **asdict(self)}
-        fields["journal_digest"] = _digest_of(fields)
-        try:
-            text = json.dumps(fields, indent=1)
-            _write(path + ".tmp", [text.encode()])
-            _while_held(os.replace, path + ".tmp", path)
-            _sync_folder(path)
-        except OSError as error:
-            # An OSError would be taken for a lost connection during the upload.
-            raise JobError(
-                f"The journal {path} cannot be written: {error}; run again"
-            ) from error
-
-    def places(self) -> list[tuple[int, str]]:
-        """Return where each part is in REQUESTS, and what it is there."""
-        return [(part.start, part.digest) for part in self.parts]
 
 
 def _digest_of(fields: _JSONObject) -> str:
@@ -3236,6 +3210,11 @@ def _folder_of(path: str) -> str:
 
 def _check_names(requests: str, results: str, own: list[str]) -> None:
     """Raise InvalidRequestsError for a name with which the job could not end."""
+    is_there = os.path.exists(requests)
+    if requests == "-" or (is_there and not os.path.isfile(requests)):
+        raise InvalidRequestsError(
+            f"{requests}: run needs a regular file, to read it again"
+        )
     if results == "-":
         raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
     _folder_of(results)
@@ -3357,7 +3336,8 @@ class Job:
                 return self._work()
             except KeyboardInterrupt:
                 for part in self._parts:
-                    if part.state == "closing":
+                    is_left = part.left or part.is_in_doubt
+                    if part.state == "closing" and is_left:
                         self.progress.message(
                             f"{self._name(part)}: its batch may exist, and be billed; "
                             "the next run looks for it"
@@ -3436,7 +3416,8 @@ class Job:
         journal = self._journal = _Journal.load(self._journal_path)
         self._parts = journal.parts
         plan = self.plan()[0]
-        if plan.places() != journal.places():
+        then, now = ([part.digest for part in one.parts] for one in (journal, plan))
+        if then != now:
             self._refuse_change()
         _check_same("base_url", journal.base_url, plan.base_url)
         _check_same("--beta", journal.betas, plan.betas)
@@ -3473,13 +3454,10 @@ class Job:
                 # says whether to give that up pays again.
                 part.asked = []
                 part.batches[batch_id] = 0
-                if not part.left and (part.state == "created" or part.is_certain):
-                    part.state = "planned"
 
     def _check_first(self) -> None:
         """Count the tokens of the first request: what is wrong with it is told now."""
-        with open(self.requests, "rb") as file:
-            *_, request = next(_read_requests(file, self.requests))
+        *_, request = next(_read_requests(self.requests))
         try:
             _count(self.client, request["params"], self.betas)
         except APIError as error:
@@ -3512,34 +3490,32 @@ class Job:
         models: Counter[str] = Counter()
         # The first byte of the part of each custom_id: with it nothing is parsed again.
         self._part_of: dict[str, int] = {}
-        with _open_requests(self.requests) as file:
-            lines = _read_requests(file, self.requests)
-            for number, start, text, request in lines:
-                place = f"{self.requests}:{number}"
-                params = request["params"]
-                if not parts or parts[-1].is_full(text):
-                    parts.append(_Part(start))
-                part = parts[-1]
-                part.add(text)
-                if part.size > MAX_BATCH_BYTES:
-                    raise InvalidRequestsError(
-                        f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
-                    )
-                self._part_of[request["custom_id"]] = part.start
-                _count_name(models, params.get("model"))
-                if isinstance(params.get("max_tokens"), int):
-                    max_tokens += params["max_tokens"]
-                refusal = _later_refusal(params, version)
-                warnings += bool(refusal)
-                if refusal and warnings <= MAX_WARNINGS:
-                    self.progress.message(
-                        f"{place}: warning: this will come back errored: {refusal}"
-                    )
+        for place, start, text, request in _read_requests(self.requests):
+            params = request["params"]
+            if not parts or parts[-1].is_full(text):
+                parts.append(_Part(start))
+            part = parts[-1]
+            part.add(text)
+            if part.size > MAX_BATCH_BYTES:
+                raise InvalidRequestsError(
+                    f"{place}: more than the {MAX_BATCH_BYTES:,} bytes of a batch"
+                )
+            self._part_of[request["custom_id"]] = part.start
+            _count_name(models, params.get("model"))
+            if isinstance(params.get("max_tokens"), int):
+                max_tokens += params["max_tokens"]
+            refusal = _later_refusal(params, version)
+            warnings += bool(refusal)
+            if refusal and warnings <= MAX_WARNINGS:
+                self.progress.message(
+                    f"{place}: warning: this will come back errored: {refusal}"
+                )
         if not parts:
             raise InvalidRequestsError(f"{self.requests}: no requests")
         if warnings > MAX_WARNINGS:
             self.progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        journal = _Journal(self.client.base_url, list(self.betas), parts)
+        started_at = datetime.now(timezone.utc).isoformat()
+        journal = _Journal(self.client.base_url, list(self.betas), parts, started_at)
         return journal, _plan_text(parts, models, max_tokens)
 
     def _texts_of(self, part: _Part) -> Iterator[bytes]:
@@ -3550,7 +3526,7 @@ class Job:
         seen = _Part(part.start)
         with open(self.requests, "rb") as file:
             file.seek(part.start)
-            for text in filter(None, map(_request_text, file)):
+            for text in filter(None, (line.strip(AROUND_JSON) for line in file)):
                 seen.add(text)
                 yield text
                 if seen.requests == part.requests:
@@ -3574,8 +3550,7 @@ class Job:
         in_doubt = self._in_doubt()
         if any(part.question for part in in_doubt):
             return []
-        planned = [part for part in self._parts if part.state == "planned"]
-        return in_doubt or planned
+        return in_doubt or [part for part in self._parts if not part.left]
 
     def _await_settle(self, part: _Part) -> None:
         """Let a batch that may have been made appear in the list."""
@@ -3660,8 +3635,7 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.batches = "closing", {}
-            part.is_taken_over, part.asked = False, []
+            part.state, part.batches, part.asked = "closing", {}, []
             self._save()
 
         disowned = self._journal.disowned
@@ -3719,7 +3693,8 @@ class Job:
     def _poll_part(self, part: _Part) -> None:
         """Poll the batches of a part, and decide between candidates."""
         for batch_id, rows in part.left.items():
-            if rows is None and not part.question:
+            is_to_read = rows is None or part.state == "created"
+            if is_to_read and not part.question:
                 self._poll_batch(part, batch_id)
         if part.state == "closing" and not part.question:
             self._decide(part)
@@ -3813,14 +3788,11 @@ class Job:
         if list(left.values()) == [part.requests]:
             (batch_id,) = left
             self.progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
-            part.state, part.batches = "created", {batch_id: None}
-            part.is_taken_over = True
-        elif not left and part.is_certain:
-            part.state = "planned"
-        elif not left:
+            part.state = "created"
+        elif part.is_in_doubt:
             # The last look did not prove that there is no other candidate: look again.
             self._await_settle(part)
-        elif None not in left.values():
+        elif left and None not in left.values():
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
             self._ask_about(part, left, f"which batch is it?  {', '.join(counts)}")
         self._save()
@@ -3895,8 +3867,8 @@ class Job:
         began = _parse_time(self._journal.started_at)
         batches: list[str] = []
         for part in self._parts:
-            mark = " (taken over)" if part.is_taken_over else ""
-            batches += [one + mark for one in part.left]
+            for one, rows in part.left.items():
+                batches.append(f"{one} (taken over)" if rows else one)
         elapsed = _clock(datetime.now(timezone.utc) - began)
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
@@ -3904,7 +3876,20 @@ class Job:
         yield f"results: {self.results}"
 
     def _save(self) -> None:
-        self._journal.save(self._journal_path)
+        """Replace the journal in one step that survives a power cut."""
+        path = self._journal_path
+        fields = {"format": JOURNAL_FORMAT, **asdict(self._journal)}
+        fields["journal_digest"] = _digest_of(fields)
+        text = json.dumps(fields, indent=1)
+        try:
+            _write(path + ".tmp", [text.encode()])
+            _while_held(os.replace, path + ".tmp", path)
+            _sync_folder(path)
+        except OSError as error:
+            # An OSError would be taken for a lost connection during the upload.
+            raise JobError(
+                f"The journal {path} cannot be written: {error}; run again"
+            ) from error
 
     def _name(self, part: _Part) -> str:
         number = self._parts.index(part) + 1
@@ -3931,17 +3916,18 @@ def _plan_text(parts: list[_Part], models: Counter[str], max_tokens: int) -> str
     )
 
 
+# By the field of usage: what the summary calls it.
+_TOKENS = {
+    "input_tokens": "in",
+    "cache_creation_input_tokens": "cache write",
+    "cache_read_input_tokens": "cache read",
+    "output_tokens": "out",
+}
+_USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
+
+
 class _Summary:
     """What a file of results holds, in numbers."""
-
-    # By the field of usage: what it is called.
-    TOKENS: ClassVar[dict[str, str]] = {
-        "input_tokens": "in",
-        "cache_creation_input_tokens": "cache write",
-        "cache_read_input_tokens": "cache read",
-        "output_tokens": "out",
-    }
-    USUAL_STOPS = ("end_turn", "tool_use", "stop_sequence")
 
     def __init__(self) -> None:
         # By what is counted: outcomes, errors, stop reasons, and the tokens of models.
@@ -3969,9 +3955,9 @@ class _Summary:
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
-            if message.get("stop_reason") not in self.USUAL_STOPS:
+            if message.get("stop_reason") not in _USUAL_STOPS:
                 _count_name(self.counts["stops"], message.get("stop_reason"))
-            for name in self.TOKENS:
+            for name in _TOKENS:
                 number = usage.get(name)
                 number = number if isinstance(number, int) else 0
                 _count_name(self.counts[name], message.get("model"), number)
@@ -3993,8 +3979,7 @@ class _Summary:
             yield f"  {count:,} stopped by {reason}"
         for model in self.counts["input_tokens"]:
             shown = [
-                f"{self.counts[name][model]:,} {text}"
-                for name, text in self.TOKENS.items()
+                f"{self.counts[name][model]:,} {text}" for name, text in _TOKENS.items()
             ]
             yield f"tokens of {model}: {', '.join(shown)}"
 
@@ -4034,8 +4019,7 @@ class _SandboxBatch:
     def show(self) -> _JSONObject:
         """Return the MessageBatch's JSON as it is now."""
         ended = self.is_ended()
-        names = ("processing", "succeeded", "errored", "canceled", "expired")
-        counts: dict[str, int] = dict.fromkeys(names, 0)
+        counts = dict.fromkeys(MessageBatchRequestCounts.__annotations__, 0)
         for custom_id, _, refusal in self.requests:
             outcome = self.outcome(custom_id, refusal) if ended else "processing"
             counts[outcome] += 1
@@ -4128,10 +4112,7 @@ class Sandbox:
     """
 
     def __init__(self, *, port: int = 0, seconds: float = 1.0) -> None:
-        from threading import Lock
-
         self._seconds = timedelta(seconds=seconds)
-        self._lock = Lock()
         # Oldest first.
         self._batches: dict[str, _SandboxBatch] = {}
         self._server = _sandbox_server(self, port)
@@ -4163,8 +4144,9 @@ class Sandbox:
         if call == f"POST {_BATCHES}":
             return self._create(_sandbox_json(raw), headers.get("anthropic-version"))
         if call == f"GET {_BATCHES}":
-            batches = reversed(self._batches.values())
-            return _sandbox_page([batch.show() for batch in batches], query)
+            # A copy, because other threads may make or delete batches meanwhile.
+            batches = list(self._batches.values())
+            return _sandbox_page([batch.show() for batch in batches[::-1]], query)
         if call == "GET /v1/models":
             wanted = query.get("lifecycle[]", ["active", "deprecated"])
             models = [one for one in _SANDBOX_MODELS if one["lifecycle"] in wanted]
@@ -4183,29 +4165,19 @@ class Sandbox:
                 return model
         method, _, path = call.partition(_BATCHES + "/")
         batch_id, _, action = path.partition("/")
-        if batch_id not in self._batches:
-            return None
-        return self._act(method + action, self._batches[batch_id])
+        batch = self._batches.get(batch_id)
+        return self._act(method + action, batch) if batch else None
 
     def _create(self, body: Any, version: str | None) -> _JSONObject:
-        requests: Any = body.get("requests") if isinstance(body, dict) else None
-        is_alone = isinstance(requests, list) and len(body) == 1
-        if not is_alone or not 0 < len(requests) <= MAX_BATCH_REQUESTS:
-            raise ValueError(
-                "requests must be a list of 1 to 100,000, and the only field"
-            )
-        seen: set[str] = set()
+        requests = _dig(body, "requests")
+        if not isinstance(requests, list) or len(body) != 1:
+            raise ValueError("requests must be a list, and the only field")
         kept = []
-        for index, request in enumerate(requests):
-            try:
-                _check_request(request, seen)
-                _encode_json(request)
-            except ValueError as error:
-                raise ValueError(f"requests.{index}: {error}") from None
+        # What the client does not send is what the API refuses.
+        for _, request in zip(_encoded(requests, len(_END)), requests):
             params = request["params"]
             refusal = _later_refusal(params, version or "")
-            model = str(params.get("model"))
-            kept.append((request["custom_id"], model, refusal))
+            kept.append((request["custom_id"], str(params.get("model")), refusal))
         now = datetime.now(timezone.utc)
         batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
         batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
@@ -4222,16 +4194,17 @@ class Sandbox:
                 raise ValueError(
                     "the batch is in progress: cancel it before you delete it"
                 )
-            del self._batches[batch.id]
+            self._batches.pop(batch.id, None)
             return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
-            batch.cancel_initiated_at = datetime.now(timezone.utc)
-            batch.ends = batch.cancel_initiated_at + self._seconds
+            now = datetime.now(timezone.utc)
+            # In this order, another thread sees no canceled batch that ends before.
+            batch.ends = now + self._seconds
+            batch.cancel_initiated_at = now
         return batch.show() if action in ("GET ", "POST cancel") else None
 
     def _count_tokens(self, body: Any) -> _JSONObject:
-        is_object = isinstance(body, dict)
-        if not is_object or not body.get("model") or not body.get("messages"):
+        if not _dig(body, "model") or not _dig(body, "messages"):
             raise ValueError("model and messages: Field required")
         for name in body.keys() - COUNTED:
             raise ValueError(f"{name!r}: Extra inputs are not permitted")
@@ -4249,23 +4222,22 @@ def _sandbox_page(
     items: list[_JSONObject], query: Mapping[str, list[str]]
 ) -> _JSONObject:
     """Return the page of a list that limit, after_id and before_id ask for."""
-    limit = query.get("limit", ["20"])[-1]
+    size = int(query.get("limit", ["20"])[-1])
     after = query.get("after_id", [""])[-1]
     before = query.get("before_id", [""])[-1]
-    ids = [item["id"] for item in items]
-    size = int(limit) if limit.isdecimal() else 0
-    is_known = {after, before} <= {"", *ids}
-    if not 1 <= size <= 1000 or (after and before) or not is_known:
+    cursor = after or before
+    # Before an item, the list is read from its end.
+    order = -1 if before else 1
+    items = items[::order]
+    ids = ["", *[item["id"] for item in items]]
+    if not 1 <= size <= 1000 or (after and before) or cursor not in ids:
         raise ValueError("limit: 1 to 1000; after_id or before_id: one that exists")
-    if before:
-        rest = items[: ids.index(before)]
-        page, more = rest[-size:], rest[:-size]
-    else:
-        rest = items[ids.index(after) + 1 :] if after else items
-        page, more = rest[:size], rest[size:]
+    start = ids.index(cursor)
+    end = start + size
+    page = items[start:end][::order]
     return {
         "data": page,
-        "has_more": bool(more),
+        "has_more": end < len(items),
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
     }
@@ -4287,11 +4259,9 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
         # Head and body go out in one packet.
         wbufsize = -1
 
-        def respond(self) -> None:
-            """Respond to one request."""
-            _sandbox_respond(sandbox, self)
-
-        do_GET = do_POST = do_DELETE = respond
+        do_GET = do_POST = do_DELETE = functools.partialmethod(
+            _sandbox_respond, sandbox
+        )
 
         def log_message(self, format: str, *args: Any) -> None:
             """Keep quiet."""
@@ -4299,7 +4269,7 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
     return Server(("127.0.0.1", port), Handler)
 
 
-def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
+def _sandbox_respond(handler: Any, sandbox: Sandbox) -> None:
     """Respond to one request, in chunks, as the API sends rows."""
     length = int(handler.headers.get("content-length") or 0)
     raw = handler.rfile.read(length)
@@ -4309,8 +4279,7 @@ def _sandbox_respond(sandbox: Sandbox, handler: Any) -> None:
     status = 200
     request_id = f"req_sandbox_{os.urandom(6).hex()}"
     try:
-        with sandbox._lock:
-            response = sandbox._respond(call, params, handler.headers, raw)
+        response = sandbox._respond(call, params, handler.headers, raw)
     except (APIStatusError, ValueError) as error:
         status = getattr(error, "status_code", 400)
         error_type = getattr(error, "type", "invalid_request_error")
@@ -4353,12 +4322,19 @@ def _one_line(text: str) -> str:
     return _visible(text.replace("\n", " "))
 
 
-def _is_file(stream: Any) -> bool:
-    """Tell whether a stream goes to a file, and not to a terminal or a pipe."""
+def _ask_stderr(function: Callable[[int], Any]) -> Any:
+    """Return what a function tells of standard error, None where that is no file."""
+    # get_terminal_size raises ValueError on Windows (python/cpython#93203).
     try:
-        return os.path.isfile(stream.fileno())
-    except _NO_DESCRIPTOR:
-        return False
+        return function(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _terminal_columns() -> int:
+    """Return the width of the terminal, 0 if standard error is none."""
+    size = _ask_stderr(os.get_terminal_size)
+    return (size.columns or 80) if size else 0
 
 
 class _Progress:
@@ -4384,12 +4360,11 @@ class _Progress:
         name, *rest = self._argv
         # What was disowned is in the journal; to repeat it could answer a later
         # question before anybody has read it.
-        kept = []
-        is_id = False
-        for argument in rest:
-            if not is_id and not argument.startswith("--disown"):
-                kept.append(argument)
-            is_id = argument == "--disown"
+        kept = [
+            argument
+            for before, argument in zip(self._argv, rest)
+            if "--disown" not in (before, argument.partition("=")[0])
+        ]
         return self.command(name, *arguments, *kept)
 
     def _write(self, text: str) -> None:
@@ -4399,7 +4374,7 @@ class _Progress:
 
     def message(self, text: str) -> None:
         """Print a message, which stays.  In a file, such as nohup's, it has a time."""
-        if _is_file(sys.stderr):
+        if _ask_stderr(os.path.isfile):
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
         self._write(self._erasure() + _visible(text) + "\n")
         self._width = 0
@@ -4407,8 +4382,8 @@ class _Progress:
     def _erasure(self) -> str:
         """Return what erases the status line of a terminal."""
         # The terminal may be narrower now than when the line was written.
-        width = min(self._width, (_terminal_columns() or 1) - 1)
-        return f"\r{'':{width}}\r" if width else ""
+        width = min(self._width, _terminal_columns() - 1)
+        return f"\r{'':{width}}\r" if width > 0 else ""
 
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
@@ -4472,45 +4447,31 @@ def _quote(argument: str) -> str:
     return shlex.quote(argument)
 
 
-@contextlib.contextmanager
-def _telling_retries(progress: _Progress) -> Iterator[None]:
-    """Show the retries that the client logs, if they wait for more than a moment."""
+def _show_retries(progress: _Progress, stack: contextlib.ExitStack) -> None:
+    """Show the retries that the client logs, if they wait for more than a moment.
+
+    The stack undoes it.
+    """
     import logging
 
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            seconds = getattr(record, "seconds", 0.0)
-            reason = record.args[-1]  # type: ignore[index]
-            if isinstance(reason, NotFoundError):
-                progress.status_line(
-                    f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s "
-                    f"have passed, because a new batch may be seen late: {reason}"
-                )
-            elif seconds >= NOT_FOUND_INTERVAL:
-                progress.waiting(seconds, str(reason))
+    def show(record: logging.LogRecord) -> bool:
+        seconds = getattr(record, "seconds", 0.0)
+        reason = record.args[-1]  # type: ignore[index]
+        if isinstance(reason, NotFoundError):
+            progress.status_line(
+                f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have "
+                f"passed, because a new batch may be seen late: {reason}"
+            )
+        elif seconds >= NOT_FOUND_INTERVAL:
+            progress.waiting(seconds, str(reason))
+        return True
 
-    logger, handler = logging.getLogger("claude_batches"), Handler()
-    level = logger.level
-    logger.addHandler(handler)
+    logger = logging.getLogger("claude_batches")
+    stack.callback(logger.setLevel, logger.level)
     logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-
-def _terminal_columns() -> int | None:
-    """Return the width of the terminal, None if standard error is none."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except _NO_DESCRIPTOR:
-        return None
-
-
-# What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
-# stream that is no file.
-_NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
+    # A filter sees all that is logged, and this one lets all pass.
+    stack.callback(logger.removeFilter, show)
+    logger.addFilter(show)
 
 
 def _print(value: Any) -> None:
@@ -4542,32 +4503,11 @@ def _print_all(
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
-def _requests_of(path: str) -> Iterator[Any]:
-    """Yield the requests of a file, "-" being standard input.
-
-    Raises InvalidRequestsError.
-    """
-    if path == "-":
-        name, file = STDIN, sys.stdin.buffer
-    else:
-        name, file = path, _open_requests(path)
-    with file:
-        for *_, request in _read_requests(file, name):
-            yield request
-
-
 def _run_command(args: Any) -> int:
     if not args.output and not args.dry_run:
         raise InvalidRequestsError("run: -o RESULTS is required")
-    is_there = os.path.exists(args.requests)
-    is_special = is_there and not os.path.isfile(args.requests)
-    if args.requests == "-" or is_special:
-        raise InvalidRequestsError(
-            f"{args.requests}: run needs a regular file, to read it again"
-        )
-    names = ("progress", "poll_interval", "settle", "disown", "wait", "check")
+    names = ("progress", "poll_interval", "settle", "disown", "betas", "wait", "check")
     options = {name: getattr(args, name) for name in names}
-    options["betas"] = args.beta
     if args.sandbox and not args.dry_run:
         return _run_in_sandbox(args, options)
     job = Job(Anthropic(), args.requests, args.output or "results", **options)
@@ -4599,9 +4539,8 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    batch = Anthropic().messages.batches.create(
-        requests=_requests_of(args.requests), betas=args.beta
-    )
+    requests: Any = (request for *_, request in _read_requests(args.requests))
+    batch = Anthropic().messages.batches.create(requests=requests, betas=args.betas)
     try:
         _print(batch)
     except (OSError, ValueError, RecursionError) as error:
@@ -4617,20 +4556,20 @@ def _act_command(args: Any) -> None:
 
 
 def _wait_command(args: Any) -> int:
-    def note(batch: MessageBatch) -> None:
+    def show(batch: MessageBatch) -> None:
         is_ended = batch.processing_status == "ended"
         args.open_batches = lambda: [] if is_ended else [args.id]
-
-    def show(batch: MessageBatch) -> None:
-        note(batch)
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
+    batch = None
     # The batch is retrieved once before, because wait() would retry an error that
     # should be told at once.  A 404 is ignored, because the batch may be fresh.
     with contextlib.suppress(NotFoundError):
-        note(batches.retrieve(args.id))
-    batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
+        batch = batches.retrieve(args.id)
+        show(batch)
+    if not batch or args.open_batches():
+        batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
     return 3 if counts and _size(batch) != counts.succeeded else 0
@@ -4644,8 +4583,7 @@ def _list_command(args: Any) -> None:
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
-    limit = min(args.limit, 1000)
-    page = Anthropic().messages.batches.list(limit=limit)
+    page = Anthropic().messages.batches.list(limit=min(args.limit, 1000))
     newest = itertools.islice(page, args.limit)
     _print_all(args, newest, "ID STATUS CREATED REQUESTS SUCCEEDED ERRORED", cells)
 
@@ -4669,25 +4607,24 @@ def _models_command(args: Any) -> None:
 
 def _results_command(args: Any) -> int:
     if args.output in (None, "-"):
-        with Anthropic().messages.batches.results(args.id) as results:
-            return _write_rows(results, sys.stdout)
+        return _write_rows(args.id, sys.stdout)
     _refuse_existing(args.output)
     with _folder_beside(args.output) as folder:
         path = os.path.join(folder, "results")
-        results = Anthropic().messages.batches.results(args.id)
-        with results, open(path, "w", encoding="utf-8", newline="\n") as file:
-            status = _write_rows(results, file)
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            status = _write_rows(args.id, file)
             _sync(file)
         _publish(path, args.output)
     return status
 
 
-def _write_rows(results: Results, file: Any) -> int:
-    """Write rows to a file, and return the exit status."""
+def _write_rows(batch_id: str, file: Any) -> int:
+    """Write the rows of a batch to a file, and return the exit status."""
     failed = 0
-    for line, row in _raw_rows(results):
-        file.write(line.decode())
-        failed += _dig(row, "result", "type") != "succeeded"
+    with Anthropic().messages.batches.results(batch_id) as results:
+        for line, row in _raw_rows(results):
+            file.write(line.decode())
+            failed += _dig(row, "result", "type") != "succeeded"
     return 3 if failed else 0
 
 
@@ -4695,13 +4632,13 @@ def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         # All are checked before the first one is sent.
-        for request in _requests_of(args.requests):
-            file.write(_encode_json(request) + b"\n")
+        for *_, text, _ in _read_requests(args.requests):
+            file.write(text + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
             custom_id = request["custom_id"]
             try:
-                count = _count(client, request["params"], args.beta)
+                count = _count(client, request["params"], args.betas)
             except APIError as error:
                 raise AnthropicError(f"custom_id {custom_id!r}: {error}") from error
             _print(f"{custom_id}\t{count}")
@@ -4809,6 +4746,7 @@ _ARGUMENTS: dict[str, _JSONObject] = {
     },
     "--beta": {
         "action": "append",
+        "dest": "betas",
         "default": [],
         "metavar": "NAME",
         "help": "a name for the header anthropic-beta; may be repeated",
@@ -4827,14 +4765,12 @@ _ARGUMENTS: dict[str, _JSONObject] = {
     "--limit": {
         "type": _number(int, 1, sys.maxsize),
         "default": 20,
-        "metavar": "N",
         "help": "how many (20)",
     },
     "--json": {"action": "store_true", "help": "print JSON, one object a line"},
     "--port": {
         "type": _number(int, 0, 65536),
         "default": 0,
-        "metavar": "N",
         "help": "0, the default, is any free one",
     },
 }
@@ -4854,7 +4790,9 @@ def _parse(argv: list[str]) -> Any:
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (function, arguments, text) in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
         # list() returns [], so at first there are no open batches.
         command.set_defaults(
             command=function, name=name, progress=_Progress(argv), open_batches=list
@@ -4865,17 +4803,19 @@ def _parse(argv: list[str]) -> Any:
     return parser.parse_args(argv)
 
 
-def _report_interrupt(args: Any, reason: str) -> None:
+def _report(args: Any, status: int, reason: str) -> None:
+    """Tell what ended a command, which batches go on, and what to type."""
     progress, ids = args.progress, args.open_batches()
+    interrupted = args.command if status > 2 else None
     progress.message(reason)
-    if args.command is _create_command:
+    if interrupted is _create_command:
         look = progress.command("list")
         progress.message(f"the batch may have been made, and be billed; look: {look}")
     if ids:
         progress.message(f"these go on, and are billed: {', '.join(ids)}")
         cancels = [progress.command("cancel", batch_id) for batch_id in ids]
         progress.message(f"to cancel: {'; '.join(cancels)}")
-    if ids or args.command is _run_command:
+    if ids or interrupted is _run_command:
         progress.message(f"to go on: {progress.again()}")
 
 
@@ -4894,17 +4834,11 @@ def _perform(args: Any) -> int:
         if isinstance(error, NotFoundError):
             name = "models" if args.name == "models" else "list"
             hint = f"; is the id one of these?  {args.progress.command(name)}"
-        args.progress.message(f"claude_batches: {error}{hint}")
-        ids = args.open_batches()
-        if ids:
-            args.progress.message(
-                f"these go on, and are billed: {', '.join(ids)}; run the same command "
-                "again to go on"
-            )
+        _report(args, status, f"claude_batches: {error}{hint}")
     except KeyboardInterrupt as signaled:
         reason = str(signaled) or "interrupted"
         status = 143 if reason == "terminated" else 130
-        _report_interrupt(args, reason)
+        _report(args, status, reason)
     try:
         sys.stdout.flush()
     except OSError:
@@ -4914,11 +4848,11 @@ def _perform(args: Any) -> int:
     return status
 
 
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def _interrupt_on_signals(stack: contextlib.ExitStack) -> None:
     """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which.
 
-    It raises one a second, because a wrapper may send Ctrl-C again.
+    It raises one a second, because a wrapper may send Ctrl-C again.  The stack undoes
+    it.
     """
     import signal
 
@@ -4931,18 +4865,13 @@ def _signals_interrupt() -> Iterator[None]:
             is_term = number == signal.SIGTERM
             raise KeyboardInterrupt("terminated" if is_term else "interrupted")
 
-    handlers: dict[signal.Signals, Any] = {}
     # Only the main thread may set handlers.
     with contextlib.suppress(ValueError):
         for each in (signal.SIGINT, signal.SIGTERM):
             # A command in the background has its SIGINT ignored, and it stays so.
             if signal.getsignal(each) != signal.SIG_IGN:
-                handlers[each] = signal.signal(each, interrupt)
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler or signal.SIG_DFL)
+                former = signal.signal(each, interrupt) or signal.SIG_DFL
+                stack.callback(signal.signal, each, former)
 
 
 def _open_null(mode: str) -> Any:
@@ -4971,7 +4900,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.set_int_max_str_digits(0)
     argv = sys.argv[1:] if argv is None else argv
     args = _parse(argv)
-    with _telling_retries(args.progress), _signals_interrupt():
+    with contextlib.ExitStack() as stack:
+        _show_retries(args.progress, stack)
+        _interrupt_on_signals(stack)
         return _perform(args)
 
 
