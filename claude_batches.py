@@ -3352,10 +3352,10 @@ class Job:
     def _work(self) -> int:
         for part in self._in_doubt():
             self._await_settle(part)
-            if not self.wait:
-                # Otherwise runs that do not wait would never end a doubt.
-                time.sleep(self.settle)
-                self._send_due = 0.0
+        if self._in_doubt() and not self.wait:
+            # Otherwise runs that do not wait would never end a doubt.
+            time.sleep(self.settle)
+            self._send_due = 0.0
         while True:
             self._send_and_poll()
             dues = []
