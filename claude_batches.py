@@ -391,11 +391,15 @@ class Anthropic:
 Client = Anthropic
 
 
-class Messages:
-    """``client.messages``: the batches, and token counting."""
+class _Resource:
+    """A part of the API, whose calls go through a client."""
 
     def __init__(self, client: Anthropic) -> None:
         self._client = client
+
+
+class Messages(_Resource):
+    """``client.messages``: the batches, and token counting."""
 
     @functools.cached_property
     def batches(self) -> Batches:
@@ -426,16 +430,13 @@ class Messages:
         )
 
 
-class Batches:
+class Batches(_Resource):
     """``client.messages.batches``: the Message Batches API.
 
     A method that takes an id raises ValueError for an empty one, and NotFoundError if
     there is no such batch; for a second or two after a create that may be wrong.
     Source: API reference, a page for each method.
     """
-
-    def __init__(self, client: Anthropic) -> None:
-        self._client = client
 
     def create(
         self,
@@ -652,11 +653,8 @@ class Batches:
         raise WaitTimeoutError(message, batch=batch)
 
 
-class Models:
+class Models(_Resource):
     """``client.models``: the Models API.  Source: API reference, Models."""
-
-    def __init__(self, client: Anthropic) -> None:
-        self._client = client
 
     def retrieve(self, model_id: str, **options: Unpack[_Options]) -> ModelInfo:
         """Return a model by its id or an alias.
