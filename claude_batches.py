@@ -153,7 +153,6 @@ SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary
 _BATCHES = "/v1/messages/batches"
 # The body of a create, before and after its requests.
 _HEAD, _END = b'{"requests":[', b"]}"
-_NOT_GIVEN: Any = object()  # a default for timeout, because None means no limit
 
 
 class Anthropic:
@@ -271,26 +270,23 @@ class Anthropic:
         body: Any = None,
         extra_query: _Fields | None = None,
         extra_body: _Fields | None = None,
-        timeout: Any = _NOT_GIVEN,
         left: _Clock | None = None,
-        **header_options: Any,
+        **options: Any,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
 
         ``left`` tells the seconds left for the whole response, None for no limit.
-        ``header_options``: those of _headers.
+        ``options``: timeout, where None is no limit, too, and those of _headers.
         Raises InvalidRequestsError or AnthropicError.
         """
-        if timeout is _NOT_GIVEN:
-            timeout = self.timeout
+        timeout = _checked_seconds("timeout", options.pop("timeout", self.timeout))
         if method != "GET" and not isinstance(body, _Body):
             fields: _JSONObject = dict(body or {})
             fields.update(extra_body or {})
             body = _encode_json(fields) if fields else None
-        headers = self._headers(method, body, **header_options)
+        headers = self._headers(method, body, **options)
         url = path if path.startswith("http") else self.base_url + path
         url = _with_query(url, {**self.default_query, **(extra_query or {})})
-        timeout = _checked_seconds("timeout", timeout)
         headers = _encoded_headers(headers)
         return _Call(self.opener, method, url, headers, body, timeout, left)
 
