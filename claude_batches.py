@@ -2249,12 +2249,9 @@ class _Call:
     def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
-        for name, value in headers.items():
-            if name in _SECRET_HEADERS and value is not None:
-                # An opener of the caller's must not take it along on a redirect.
-                request.add_unredirected_header(name, str(value))
-            elif value is not None:
-                request.add_header(name, str(value))
+        for name, value in _given(headers).items():
+            # An opener of the caller's must not take the key along on a redirect.
+            request.add_unredirected_header(name, str(value))
         return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[_JSONObject, dict[str, str]]:
