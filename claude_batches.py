@@ -625,20 +625,19 @@ class Batches(_Resource):
         longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
         client = self._client.with_options(max_retries=0, timeout=longest)
         left = _countdown(end)
-        patience = _Patience()
+        fetch = functools.partial(
+            client._fetch, MessageBatch, "GET", path, left=left, **options
+        )
         batch = None
         while left() > 0:
             try:
-                batch = client._fetch(MessageBatch, "GET", path, left=left, **options)
+                batch = _ignoring_404(fetch, left)
             except APIError as error:
-                if not patience.allows(error):
+                if not error._is_transient:
                     raise
                 seconds = _poll_delay(error.headers, poll_interval)
-                if isinstance(error, NotFoundError):
-                    seconds = min(seconds, NOT_FOUND_INTERVAL)
                 _pause(min(seconds, left()), error)
                 continue
-            patience = _Patience()
             if on_poll:
                 on_poll(batch)
             if batch.processing_status == "ended":
@@ -2477,30 +2476,22 @@ def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
     return min(max(asked, POLL_MIN), POLL_MAX)
 
 
-class _Patience:
-    """Decides which errors in a row to wait through; a success needs a new one."""
+def _ignoring_404(
+    send: Callable[[], _T], left: _Clock = lambda: NOT_FOUND_SECONDS
+) -> _T:
+    """Return what ``send`` returns; for 30 seconds it is called again after a 404.
 
-    _since_404: _Clock | None = None
-
-    def allows(self, error: APIError) -> bool:
-        """Tell whether to wait: for what may pass, and for 404 for 30 seconds."""
-        if not isinstance(error, NotFoundError):
-            self._since_404 = None
-            return error._is_transient
-        self._since_404 = self._since_404 or _stopwatch()
-        return self._since_404() < NOT_FOUND_SECONDS
-
-
-def _ignoring_404(send: Callable[[], _T]) -> _T:
-    """Return what ``send`` returns; for 30 seconds it is called again after a 404."""
-    patience = _Patience()
+    They are counted from the first 404 on.  ``left``: how long a pause may be.
+    """
+    patience = None
     while True:
         try:
             return send()
         except NotFoundError as error:
-            if not patience.allows(error):
+            patience = patience or _countdown(NOT_FOUND_SECONDS)
+            if not patience():
                 raise
-            _pause(NOT_FOUND_INTERVAL, error)
+            _pause(min(NOT_FOUND_INTERVAL, left()), error)
 
 
 def _pause(seconds: float, error: APIError) -> None:
