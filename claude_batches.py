@@ -363,16 +363,21 @@ class Anthropic:
         cls: type[_T],
         path: str,
         query: _JSONObject,
+        *earlier: _JSONObject,
         extra_query: _Fields | None = None,
         **options: Any,
     ) -> Page[_T]:
-        """Send a request and return its response as a Page of objects of ``cls``."""
+        """Send a request and return its response as a Page of objects of ``cls``.
+
+        ``earlier``: the queries of the pages before it.
+        """
         # It is plain JSON, because each later page sends it again, and an iterator
         # would be used up; then the cursor of a later page wins over extra_query.
         query = _plain({**_given(query), **(extra_query or {})})
         call = self._prepare("GET", path, extra_query=query, **options)
-        fetch = functools.partial(self._fetch_page, cls, path, **options)
-        page: Page[_T] = Page(params=query, fetch=fetch)
+        page: Page[_T] = Page()
+        page._queries = query, *earlier
+        page._fetch = functools.partial(self._fetch_page, cls, path, **options)
         fields, page._headers = self._send(call, call.read_json)
         for name, value in _checked(Page, call, fields).items():
             # A field must not hide a method, because iterating calls them.
@@ -1259,28 +1264,18 @@ class Page(_Object, Generic[_T]):
     Iterating it gives its objects and those of all pages after it; each page is fetched
     when it is reached.
 
-    ``fields``: the API's ``data``, ``has_more``, ``first_id`` and ``last_id``.
-    ``params``: the query parameters that gave this page; ``fetch`` returns the Page for
-    other ones.
+    It has the API's ``data``, ``has_more``, ``first_id`` and ``last_id``.
     """
 
     data: list[_T]
     has_more: bool | None = None
     first_id: str | None = None
     last_id: str | None = None
-    # _queries: those of the pages so far, the one of this page last.
+    # _queries: that of this page first, then those of the pages before it; _fetch
+    # returns the page of such queries.
     __slots__ = ("__dict__", "_fetch", "_queries")
-
-    def __init__(
-        self,
-        *,
-        params: _Fields | None = None,
-        fetch: Callable[[_JSONObject], Page[_T]] | None = None,
-        **fields: Any,
-    ) -> None:
-        vars(self).update(fields)
-        self._queries = [dict(params or {})]
-        self._fetch = fetch
+    _queries: tuple[_JSONObject, ...]
+    _fetch: Callable[..., Page[_T]]
 
     def next_page_info(self) -> OpenObject | None:
         """Return an object whose ``params`` ask for the next page, None without one.
@@ -1288,7 +1283,7 @@ class Page(_Object, Generic[_T]):
         The direction stays the one that was asked for.
         """
         name, cursor = "after_id", self.last_id
-        if self._queries[-1].get("before_id"):
+        if self._queries[0].get("before_id"):
             name, cursor = "before_id", self.first_id
         return OpenObject(params={name: cursor}) if cursor else None
 
@@ -1308,19 +1303,17 @@ class Page(_Object, Generic[_T]):
         that came before.
         """
         info = self.next_page_info()
-        if info is None or not self.has_next_page() or self._fetch is None:
+        if info is None or not self.has_next_page():
             raise RuntimeError(
                 "No next page: ask has_next_page() before get_next_page()"
             )
-        query = {**self._queries[-1], **info.params}
+        query = {**self._queries[0], **info.params}
         (cursor,) = info.params.values()
         if query in self._queries or not isinstance(cursor, str):
             raise APIResponseValidationError(
                 "The list goes in circles, or has a cursor that is not a text"
             )
-        page = self._fetch(query)
-        page._queries = [*self._queries, query]
-        return page
+        return self._fetch(query, *self._queries)
 
     def iter_pages(self) -> Iterator[Page[_T]]:
         """Yield this page and all after it, each fetched when it is reached.
