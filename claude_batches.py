@@ -1280,20 +1280,18 @@ class Page(_Object, Generic[_T]):
     def next_page_info(self) -> OpenObject | None:
         """Return an object whose ``params`` ask for the next page, None without one.
 
+        There is none after ``has_more: false``, an empty page, or one without a cursor.
         The direction stays the one that was asked for.
         """
+        if self.has_more is False or not self.data:
+            return None
         name, cursor = "after_id", self.last_id
         if self._queries[0].get("before_id"):
             name, cursor = "before_id", self.first_id
         return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
-        """Tell whether there is a next page.
-
-        There is none after ``has_more: false``, an empty page, or one without a cursor.
-        """
-        if self.has_more is False or not self.data:
-            return False
+        """Tell whether there is a next page."""
         return self.next_page_info() is not None
 
     def get_next_page(self) -> Page[_T]:
@@ -1303,7 +1301,7 @@ class Page(_Object, Generic[_T]):
         that came before.
         """
         info = self.next_page_info()
-        if info is None or not self.has_next_page():
+        if info is None:
             raise RuntimeError(
                 "No next page: ask has_next_page() before get_next_page()"
             )
