@@ -2063,26 +2063,23 @@ class _Body:
         self._before_last_block = before_last_block
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self.count = 0
-        self.size = 0
         self.is_sent = False
 
     def spool(self, encoded: Iterable[bytes], tail: bytes) -> None:
         """Write requests that are encoded, and what follows them, to the file."""
         separator = _HEAD
         for request in encoded:
-            self._write(separator + request)
+            with _spooling():
+                self._file.write(separator + request)
             separator = b","
             self.count += 1
-        self._write(tail)
-
-    def _write(self, block: bytes) -> None:
-        self.size += len(block)
         with _spooling():
-            self._file.write(block)
+            self._file.write(tail)
+            self._file.flush()
+            self.size = self._file.tell()
 
     def __iter__(self) -> Iterator[bytes]:
-        with _spooling():
-            self._file.seek(0)
+        self._file.seek(0)
         for _ in range(0, self.size - BLOCK, BLOCK):
             yield self._file.read(BLOCK)
         if self._before_last_block:
