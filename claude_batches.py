@@ -2289,10 +2289,10 @@ class _Call:
             yield block
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
-        # Only this file's own responses have a reader.  Without a limit it keeps its
-        # timeout, which is short for a refusal that came during the upload.
+        # Without a limit a response keeps its timeout, which is short for a refusal that
+        # came during the upload.
         if self.left and isinstance(response, _Response):
-            response.reader.left = self._left
+            response.limit_reads(self._left)
         read = getattr(response, "read1", response.read)
         while True:
             self._left()
@@ -2509,36 +2509,26 @@ def _countdown(seconds: float) -> _Clock:
     return lambda: max(0.0, seconds - elapsed())
 
 
-class _Reader(io.RawIOBase):
-    """The raw bytes of a connection; no read takes longer than ``left`` tells."""
-
-    def __init__(self, raw: Any, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self.left = sock.gettimeout
-
-    def readable(self) -> bool:
-        """Tell the buffer that reads from this that it can."""
-        return True
-
-    def close(self) -> None:
-        """Close the connection's side, too."""
-        super().close()
-        self._raw.close()
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what has come.  Raises socket.timeout if no time is left."""
-        self._sock.settimeout(self.left())
-        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
-
-
 class _Response(http.client.HTTPResponse):
     """A response that may come after interim ones; http.client skips 100 alone."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.reader: Any = _Reader(self.fp.detach(), sock)
-        self.fp = io.BufferedReader(self.reader)
+        self._sock = sock
+
+    def limit_reads(self, left: Callable[[], float | None]) -> None:
+        """Let no read from the socket take longer than ``left`` tells at its start.
+
+        One read of the body may be several of these: a size of a chunk may trickle in.
+        """
+        sock = self._sock
+
+        def readinto(buffer: Any) -> int:
+            sock.settimeout(left())
+            return sock.recv_into(buffer)
+
+        raw: Any = self.fp.raw
+        raw.readinto = readinto
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
