@@ -211,7 +211,7 @@ class Anthropic:
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
         if opener is None:
-            opener = _Transport(self.base_url, ssl_context)
+            opener = _Transport(ssl_context)
         self.opener = opener
 
     @functools.cached_property
@@ -243,9 +243,7 @@ class Anthropic:
         }
         if given.keys() & {"api_key", "auth_token"}:
             kept.update(api_key=None, auth_token=None)
-        is_own = isinstance(self.opener, _Transport)
-        if is_own and given.keys() & {"base_url", "ssl_context"}:
-            # The transport is built of these two.
+        if isinstance(self.opener, _Transport) and "ssl_context" in given:
             kept["opener"] = None
         for name in ("default_headers", "default_query"):
             given[name] = {**kept[name], **given.get(name, {})}
@@ -2199,9 +2197,9 @@ class _Call:
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
         text = f"{self.method} {self.url.partition('?')[0]}"
-        proxy = getattr(self.opener, "proxy", None)
-        if proxy:
-            text += f", through the proxy {proxy}"
+        proxy = _proxy_of(self.url)
+        if proxy and isinstance(self.opener, _Transport):
+            text += f", through the proxy {proxy[0]}://{proxy[2]}"
         return self.masked(text)
 
     def open(self) -> Any:
@@ -2627,19 +2625,26 @@ class _Transport(urllib.request.AbstractHTTPHandler):
     (python/cpython#77842).  A response of any status is returned, not raised.
     """
 
-    # The proxy as messages show it.
-    proxy: str | None = None
-
-    def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__()
-        self._base = urllib.parse.urlsplit(base_url)
         self._context = context
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
-        """Send a request, through the environment's proxy, and return the response."""
+        """Send a request, through the environment's proxy, and return the response.
+
+        Raises APIConnectionError unless that is an HTTP proxy.
+        """
         request.timeout = timeout
-        if self._proxy:
-            scheme, user, host = self._proxy
+        proxy = _proxy_of(request.full_url)
+        if proxy:
+            scheme, user, host = proxy
+            if scheme not in ("http", "https"):
+                raise APIConnectionError(
+                    f"The proxy must be http://host:port, not {scheme}://{host}; the "
+                    "standard library does not speak SOCKS: set HTTPS_PROXY to an HTTP "
+                    "proxy",
+                    _is_transient=False,
+                )
             request.set_proxy(host, scheme)
             if user:
                 plain = urllib.parse.unquote(user).encode()
@@ -2651,31 +2656,24 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         self._context = self._context or ssl.create_default_context()
         return self.do_open(_TLSConnection, request, context=self._context)
 
-    @functools.cached_property
-    def _proxy(self) -> tuple[str, str, str] | None:
-        """Scheme, user and password, host and port of the proxy, None if none is used.
 
-        Raises APIConnectionError unless it is an HTTP proxy.
-        """
-        # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
-        is_loopback = re.fullmatch(_LOOPBACK, self._base.hostname or "")
-        if is_loopback or urllib.request.proxy_bypass(self._base.netloc):
-            return None
-        proxies = urllib.request.getproxies()
-        proxy = proxies.get(self._base.scheme) or proxies.get("all")
-        if not proxy:
-            return None
-        # Whatever comes before the last "@" may be a password.
-        scheme, user, host = re.findall(_PROXY, proxy)[0]
-        scheme = scheme.lower() or "http"
-        self.proxy = f"{scheme}://{host}"
-        if scheme not in ("http", "https"):
-            raise APIConnectionError(
-                f"The proxy must be http://host:port, not {self.proxy}; the standard "
-                "library does not speak SOCKS: set HTTPS_PROXY to an HTTP proxy",
-                _is_transient=False,
-            )
-        return scheme, user, host
+def _proxy_of(url: str) -> tuple[str, str, str] | None:
+    """Return the environment's proxy for a URL, None if there is none.
+
+    It comes as its scheme, user and password, host and port.
+    """
+    parts = urllib.parse.urlsplit(url)
+    # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
+    is_loopback = re.fullmatch(_LOOPBACK, parts.hostname or "")
+    if is_loopback or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    # Whatever comes before the last "@" may be a password.
+    scheme, user, host = re.findall(_PROXY, proxy)[0]
+    return scheme.lower() or "http", user, host
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
