@@ -352,7 +352,7 @@ class Anthropic:
 
     def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
         fields, headers = self._send(call, call.read_json)
-        obj = _record(cls, _checked(cls, call, fields))
+        obj = _from_json(cls, _checked(cls, call, fields))
         obj._headers = headers
         return obj  # type: ignore[no-any-return]
 
@@ -382,7 +382,7 @@ class Anthropic:
             if name in Page.__annotations__ or not hasattr(Page, name):
                 vars(page)[name] = value
         rows = page.data or ()
-        page.data = [_record(cls, _checked(cls, call, row)) for row in rows]
+        page.data = [_from_json(cls, _checked(cls, call, row)) for row in rows]
         return page
 
 
@@ -855,20 +855,11 @@ class _Object:
         return f"{type(self).__name__}({fields})"
 
 
-def _record(cls: Any, fields: _JSONObject) -> Any:
-    """Return an object of ``cls``; what is nested too deep in it stays as it came."""
-    try:
-        return _from_json(cls, fields)
-    except RecursionError:
-        obj = object.__new__(cls)
-        obj.__dict__ = fields
-        return obj
-
-
 def _from_json(nested: Any, value: Any) -> Any:
     """Return a value as ``nested`` says; one that has another form stays as it is.
 
-    An object takes over the dict; nothing is copied.
+    An object takes over the dict; nothing is copied.  What is nested too deep in it
+    stays as it came.
     """
     if type(value) is list:
         return [_from_json(nested, item) for item in value]
@@ -878,13 +869,15 @@ def _from_json(nested: Any, value: Any) -> Any:
         return value
     if type(nested) is dict:
         nested = nested.get(str(value.get("type")), nested[None])
-    fields = nested._nested
-    if nested is OpenObject:
-        fields = [(name, nested) for name in value]
-    for name, inner in fields:
-        field = value.get(name)
-        if field is not None:
-            value[name] = _from_json(inner, field)
+    is_open = nested is OpenObject
+    fields = [(name, nested) for name in value] if is_open else nested._nested
+    try:
+        for name, inner in fields:
+            field = value.get(name)
+            if field is not None:
+                value[name] = _from_json(inner, field)
+    except RecursionError:
+        pass
     obj = object.__new__(nested)
     obj.__dict__ = value
     return obj
@@ -1431,7 +1424,7 @@ class Results:
     def _records(self) -> Iterator[MessageBatchIndividualResponse]:
         try:
             for _, row in self._rows:
-                yield _record(MessageBatchIndividualResponse, row)
+                yield _from_json(MessageBatchIndividualResponse, row)
         except BaseException as error:
             # After an interrupt, too, what is left must not look like the end.
             self._error = self._incomplete(error)
