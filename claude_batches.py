@@ -1558,8 +1558,6 @@ class APIError(AnthropicError):
     # The same request may succeed later.  That is all that the SDK retries, except for
     # certificates.
     _is_transient = False
-    # The body is an error of the API, not of something between it and this client.
-    _is_api_form = False
 
     @property
     def message(self) -> str:
@@ -2107,7 +2105,10 @@ def _batch_may_exist(error: APIError, is_sent: bool) -> bool:
         return True
     # Special case: these are refusals of the API, but a gateway's own prove nothing.
     if error.status_code in (503, 529):
-        return not error._is_api_form
+        is_api_form = _dig(error.body, "type") == "error" and isinstance(
+            error.type, str
+        )
+        return not is_api_form
     # Standard case: the API, or a gateway before it, refused.  Everything else may
     # exist: another 5xx, or a response that is lost, torn, late, or not the API's.
     return not (error.status_code and 300 <= error.status_code < 500)
@@ -2380,7 +2381,6 @@ class _Call:
             details=_dig(body, "error", "details"),
             error_code=_dig(body, "error", "details", "error_code"),
             _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=_dig(body, "type") == "error" and isinstance(error_type, str),
         )
 
     def _error_body(self, response: Any) -> Any:
