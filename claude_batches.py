@@ -236,11 +236,9 @@ class Anthropic:
         change, but for timeout: there it means no limit.
         """
         kept = {name: getattr(self, name) for name in _ClientOptions.__annotations__}
-        given: _JSONObject = {
-            name: value
-            for name, value in changes.items()
-            if value is not None or name == "timeout"
-        }
+        given = _given(changes)
+        if "timeout" in changes:
+            given["timeout"] = changes["timeout"]
         if given.keys() & {"api_key", "auth_token"}:
             kept.update(api_key=None, auth_token=None)
         if isinstance(self.opener, _Transport) and "ssl_context" in given:
