@@ -2272,11 +2272,7 @@ class _Call:
                 f"The response has the encoding {encoding}, which nobody asked for "
                 f"({self})"
             )
-        while True:
-            block = self._guarded(next, blocks, None)
-            if block is None:
-                return
-            yield block
+        yield from iter(lambda: self._guarded(next, blocks, None), None)
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
         # Without a limit a response keeps its timeout, which is short for a refusal that
