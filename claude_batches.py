@@ -155,7 +155,20 @@ _BATCHES = "/v1/messages/batches"
 _HEAD, _END = b'{"requests":[', b"]}"
 
 
-class Anthropic:
+class _Closable:
+    """What can stand in a ``with``."""
+
+    def close(self) -> None:
+        """Close what is open.  A client has nothing open between two calls."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Anthropic(_Closable):
     """A client of the API; several threads may use the same one.
 
     ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN:
@@ -248,15 +261,6 @@ class Anthropic:
         return Anthropic(**{**kept, **given})
 
     copy = with_options
-
-    def close(self) -> None:
-        """Do nothing: each call closes its own connection.  The SDK has this method."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def _prepare(
         self,
@@ -1318,7 +1322,7 @@ class Page(_Object, Generic[_T]):
             yield from page.data
 
 
-class Results:
+class Results(_Closable):
     """The rows of a batch, an iterator of MessageBatchIndividualResponse.
 
     It holds a connection until its end: close() it, or use ``with``, to stop before.
@@ -1445,12 +1449,6 @@ class Results:
         """End the iteration and close the connection."""
         self._rows.close()
         self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
