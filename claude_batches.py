@@ -1758,8 +1758,8 @@ def _checked_key(key: str | None) -> str | None:
 
 def _environment_headers() -> dict[str, str]:
     """Return the headers of ANTHROPIC_CUSTOM_HEADERS."""
-    lines = (_variable("ANTHROPIC_CUSTOM_HEADERS") or "").split("\n")
-    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    lines = _variable("ANTHROPIC_CUSTOM_HEADERS") or ""
+    pairs = re.findall("(?m)^(.*?):(.*)", lines)
     return {name.strip(): value.strip() for name, value in pairs}
 
 
