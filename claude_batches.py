@@ -921,7 +921,7 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
     if isinstance(value, list):
         return [_dump(item, exclude_none, exclude_unset) for item in value]
     if not isinstance(value, _Object):
-        return copy.deepcopy(value) if isinstance(value, dict) else value
+        return copy.deepcopy(value)
     fields = vars(value) if exclude_unset else _fields_of(value)
     return {
         name: _dump(item, exclude_none, exclude_unset)
