@@ -223,9 +223,7 @@ class Anthropic(_Closable):
         self.ssl_context = ssl_context
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        if opener is None:
-            opener = _Transport(ssl_context)
-        self.opener = opener
+        self.opener = opener or _Transport(ssl_context)
 
     @functools.cached_property
     def messages(self) -> Messages:
