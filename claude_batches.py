@@ -285,7 +285,6 @@ class Anthropic(_Closable):
         headers = self._headers(method, body, **options)
         url = path if path.startswith("http") else self.base_url + path
         url = _with_query(url, {**self.default_query, **(extra_query or {})})
-        headers = _encoded_headers(headers)
         return _Call(self.opener, method, url, headers, body, timeout, left)
 
     def _headers(
@@ -298,7 +297,10 @@ class Anthropic(_Closable):
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
     ) -> dict[str, str | None]:
-        """Return the headers of a request; each layer wins over those before it."""
+        """Return the headers of a request; each layer wins over those before it.
+
+        Raises as _encoded_headers.
+        """
         basic = {
             "accept": "application/json",
             "user-agent": USER_AGENT,
@@ -321,7 +323,7 @@ class Anthropic(_Closable):
         size = str(body.size) if isinstance(body, _Body) else None
         framing = {"host": None, "content-length": size, "transfer-encoding": None}
         layers = basic, own, self.default_headers, _given(arguments), extra_headers
-        return _merged(*layers, framing)
+        return _encoded_headers(_merged(*layers, framing))
 
     def _send(
         self,
@@ -2574,7 +2576,7 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 
 def _certificate_advice(verify_code: int) -> str:
     """Return what to do about a certificate that failed, by the code of OpenSSL."""
-    named = os.environ.get("SSL_CERT_FILE")
+    named = _variable("SSL_CERT_FILE")
     if named and not os.path.isfile(named):
         return f"SSL_CERT_FILE names no file: {named}"
     # Hostname and IP address mismatch.
