@@ -1715,6 +1715,8 @@ _PATH_SAFE = "!$&'()*+,;=:@"
 # A header with one of these names is a secret: it stays out of messages.
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The origin of a URL, and its path and query without the first slashes.
+_URL = r"((?:[^:/?#]+:)?//[^/?#]*)?/*([^#]*)"
 _BASE_URL = re.compile(
     r"(?ai)(?P<scheme>https?)://"
     r"(?P<rest>(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
@@ -1881,20 +1883,13 @@ def _at_origin(base_url: str, url: str) -> str:
 
     Behind a gateway it may name another host, which must not get the key.
     """
-    base = urllib.parse.urlsplit(base_url)
-    try:
-        parts = urllib.parse.urlsplit(url)
-        path = parts._replace(scheme="", netloc="", fragment="").geturl()
-        path = urllib.parse.quote(path.lstrip("/"), safe="/%?" + _PATH_SAFE)
-    except ValueError:
-        raise APIResponseValidationError(
-            "The batch's results_url is not a URL"
-        ) from None
-    path = "/" + path
-    is_elsewhere = parts[:2] != base[:2]
-    if is_elsewhere and not path.startswith(base.path + "/"):
-        path = base.path + path
-    return f"{base.scheme}://{base.netloc}{path}"
+    origin, prefix = re.findall(_URL, base_url)[0]
+    elsewhere, path = re.findall(_URL, url)[0]
+    safe = "/%?" + _PATH_SAFE
+    path = urllib.parse.quote(path, safe, errors="replace")
+    if prefix and elsewhere != origin and not path.startswith(prefix + "/"):
+        path = f"{prefix}/{path}"
+    return f"{origin}/{path}"
 
 
 def _checked_seconds(name: str, value: Any) -> float | None:
