@@ -937,11 +937,10 @@ def _fields_of(obj: _Object) -> _JSONObject:
 
 
 def _dump_json(fields: Any, indent: int | None = None) -> str:
-    separators = (",", ": ") if indent else (",", ":")
     return json.dumps(
         fields,
         indent=indent,
-        separators=separators,
+        separators=(",", ": " if indent else ":"),
         ensure_ascii=False,
         default=_time_text,
     )
@@ -2256,11 +2255,12 @@ class _Call:
         Raises APIConnectionError if the body is torn, APITimeoutError if no time is
         left.
         """
-        encoding = self._headers_of(response).get("content-encoding", "").strip()
+        encoding = self._headers_of(response).get("content-encoding", "")
+        encoding = encoding.strip().lower()
         blocks = self._raw_blocks(response)
-        if encoding.lower() in ("gzip", "x-gzip"):
+        if encoding in ("gzip", "x-gzip"):
             blocks = _gunzip(blocks)
-        elif encoding.lower() not in ("", "identity"):
+        elif encoding not in ("", "identity"):
             raise APIConnectionError(
                 f"The response has the encoding {encoding}, which nobody asked for "
                 f"({self})"
