@@ -153,10 +153,22 @@ SPOOL_BYTES = 4 * 1024 * 1024  # a larger body of a create goes into a temporary
 _BATCHES = "/v1/messages/batches"
 # The body of a create, before and after its requests.
 _HEAD, _END = b'{"requests":[', b"]}"
-_NOT_GIVEN: Any = object()  # a default for timeout, because None means no limit
 
 
-class Anthropic:
+class _Closable:
+    """What can stand in a ``with``."""
+
+    def close(self) -> None:
+        """Close what is open.  A client has nothing open between two calls."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class Anthropic(_Closable):
     """A client of the API; several threads may use the same one.
 
     ``api_key`` or ``auth_token``, else ANTHROPIC_API_KEY, else ANTHROPIC_AUTH_TOKEN:
@@ -211,9 +223,7 @@ class Anthropic:
         self.ssl_context = ssl_context
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        if opener is None:
-            opener = _Transport(self.base_url, ssl_context)
-        self.opener = opener
+        self.opener = opener or _Transport(ssl_context)
 
     @functools.cached_property
     def messages(self) -> Messages:
@@ -237,31 +247,18 @@ class Anthropic:
         change, but for timeout: there it means no limit.
         """
         kept = {name: getattr(self, name) for name in _ClientOptions.__annotations__}
-        given: _JSONObject = {
-            name: value
-            for name, value in changes.items()
-            if value is not None or name == "timeout"
-        }
+        given = _given(changes)
+        if "timeout" in changes:
+            given["timeout"] = changes["timeout"]
         if given.keys() & {"api_key", "auth_token"}:
             kept.update(api_key=None, auth_token=None)
-        is_own = isinstance(self.opener, _Transport)
-        if is_own and given.keys() & {"base_url", "ssl_context"}:
-            # The transport is built of these two.
+        if isinstance(self.opener, _Transport) and "ssl_context" in given:
             kept["opener"] = None
         for name in ("default_headers", "default_query"):
             given[name] = {**kept[name], **given.get(name, {})}
         return Anthropic(**{**kept, **given})
 
     copy = with_options
-
-    def close(self) -> None:
-        """Do nothing: each call closes its own connection.  The SDK has this method."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
     def _prepare(
         self,
@@ -271,27 +268,23 @@ class Anthropic:
         body: Any = None,
         extra_query: _Fields | None = None,
         extra_body: _Fields | None = None,
-        timeout: Any = _NOT_GIVEN,
         left: _Clock | None = None,
-        **header_options: Any,
+        **options: Any,
     ) -> _Call:
         """Return the call of a path below base_url, or of a URL; nothing is sent yet.
 
         ``left`` tells the seconds left for the whole response, None for no limit.
-        ``header_options``: those of _headers.
+        ``options``: timeout, where None is no limit, too, and those of _headers.
         Raises InvalidRequestsError or AnthropicError.
         """
-        if timeout is _NOT_GIVEN:
-            timeout = self.timeout
+        timeout = _checked_seconds("timeout", options.pop("timeout", self.timeout))
         if method != "GET" and not isinstance(body, _Body):
             fields: _JSONObject = dict(body or {})
             fields.update(extra_body or {})
             body = _encode_json(fields) if fields else None
-        headers = self._headers(method, body, **header_options)
+        headers = self._headers(method, body, **options)
         url = path if path.startswith("http") else self.base_url + path
         url = _with_query(url, {**self.default_query, **(extra_query or {})})
-        timeout = _checked_seconds("timeout", timeout)
-        headers = _encoded_headers(headers)
         return _Call(self.opener, method, url, headers, body, timeout, left)
 
     def _headers(
@@ -304,7 +297,10 @@ class Anthropic:
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
     ) -> dict[str, str | None]:
-        """Return the headers of a request; each layer wins over those before it."""
+        """Return the headers of a request; each layer wins over those before it.
+
+        Raises as _encoded_headers.
+        """
         basic = {
             "accept": "application/json",
             "user-agent": USER_AGENT,
@@ -327,7 +323,7 @@ class Anthropic:
         size = str(body.size) if isinstance(body, _Body) else None
         framing = {"host": None, "content-length": size, "transfer-encoding": None}
         layers = basic, own, self.default_headers, _given(arguments), extra_headers
-        return _merged(*layers, framing)
+        return _encoded_headers(_merged(*layers, framing))
 
     def _send(
         self,
@@ -358,7 +354,7 @@ class Anthropic:
 
     def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
         fields, headers = self._send(call, call.read_json)
-        obj = _record(cls, _checked(cls, call, fields))
+        obj = _from_json(cls, _checked(cls, call, fields))
         obj._headers = headers
         return obj  # type: ignore[no-any-return]
 
@@ -367,23 +363,28 @@ class Anthropic:
         cls: type[_T],
         path: str,
         query: _JSONObject,
+        *earlier: _JSONObject,
         extra_query: _Fields | None = None,
         **options: Any,
     ) -> Page[_T]:
-        """Send a request and return its response as a Page of objects of ``cls``."""
+        """Send a request and return its response as a Page of objects of ``cls``.
+
+        ``earlier``: the queries of the pages before it.
+        """
         # It is plain JSON, because each later page sends it again, and an iterator
         # would be used up; then the cursor of a later page wins over extra_query.
         query = _plain({**_given(query), **(extra_query or {})})
         call = self._prepare("GET", path, extra_query=query, **options)
-        fetch = functools.partial(self._fetch_page, cls, path, **options)
-        page: Page[_T] = Page(params=query, fetch=fetch)
+        page: Page[_T] = Page()
+        page._queries = query, *earlier
+        page._fetch = functools.partial(self._fetch_page, cls, path, **options)
         fields, page._headers = self._send(call, call.read_json)
         for name, value in _checked(Page, call, fields).items():
             # A field must not hide a method, because iterating calls them.
             if name in Page.__annotations__ or not hasattr(Page, name):
                 vars(page)[name] = value
         rows = page.data or ()
-        page.data = [_record(cls, _checked(cls, call, row)) for row in rows]
+        page.data = [_from_json(cls, _checked(cls, call, row)) for row in rows]
         return page
 
 
@@ -391,11 +392,15 @@ class Anthropic:
 Client = Anthropic
 
 
-class Messages:
-    """``client.messages``: the batches, and token counting."""
+class _Resource:
+    """A part of the API, whose calls go through a client."""
 
     def __init__(self, client: Anthropic) -> None:
         self._client = client
+
+
+class Messages(_Resource):
+    """``client.messages``: the batches, and token counting."""
 
     @functools.cached_property
     def batches(self) -> Batches:
@@ -426,16 +431,13 @@ class Messages:
         )
 
 
-class Batches:
+class Batches(_Resource):
     """``client.messages.batches``: the Message Batches API.
 
     A method that takes an id raises ValueError for an empty one, and NotFoundError if
     there is no such batch; for a second or two after a create that may be wrong.
     Source: API reference, a page for each method.
     """
-
-    def __init__(self, client: Anthropic) -> None:
-        self._client = client
 
     def create(
         self,
@@ -628,20 +630,19 @@ class Batches:
         longest = min(POLL_MAX, self._client.timeout or POLL_MAX)
         client = self._client.with_options(max_retries=0, timeout=longest)
         left = _countdown(end)
-        patience = _Patience()
+        fetch = functools.partial(
+            client._fetch, MessageBatch, "GET", path, left=left, **options
+        )
         batch = None
         while left() > 0:
             try:
-                batch = client._fetch(MessageBatch, "GET", path, left=left, **options)
+                batch = _ignoring_404(fetch, left)
             except APIError as error:
-                if not patience.allows(error):
+                if not error._is_transient:
                     raise
                 seconds = _poll_delay(error.headers, poll_interval)
-                if isinstance(error, NotFoundError):
-                    seconds = min(seconds, NOT_FOUND_INTERVAL)
                 _pause(min(seconds, left()), error)
                 continue
-            patience = _Patience()
             if on_poll:
                 on_poll(batch)
             if batch.processing_status == "ended":
@@ -652,11 +653,8 @@ class Batches:
         raise WaitTimeoutError(message, batch=batch)
 
 
-class Models:
+class Models(_Resource):
     """``client.models``: the Models API.  Source: API reference, Models."""
-
-    def __init__(self, client: Anthropic) -> None:
-        self._client = client
 
     def retrieve(self, model_id: str, **options: Unpack[_Options]) -> ModelInfo:
         """Return a model by its id or an alias.
@@ -859,20 +857,11 @@ class _Object:
         return f"{type(self).__name__}({fields})"
 
 
-def _record(cls: Any, fields: _JSONObject) -> Any:
-    """Return an object of ``cls``; what is nested too deep in it stays as it came."""
-    try:
-        return _from_json(cls, fields)
-    except RecursionError:
-        obj = object.__new__(cls)
-        obj.__dict__ = fields
-        return obj
-
-
 def _from_json(nested: Any, value: Any) -> Any:
     """Return a value as ``nested`` says; one that has another form stays as it is.
 
-    An object takes over the dict; nothing is copied.
+    An object takes over the dict; nothing is copied.  What is nested too deep in it
+    stays as it came.
     """
     if type(value) is list:
         return [_from_json(nested, item) for item in value]
@@ -882,13 +871,15 @@ def _from_json(nested: Any, value: Any) -> Any:
         return value
     if type(nested) is dict:
         nested = nested.get(str(value.get("type")), nested[None])
-    fields = nested._nested
-    if nested is OpenObject:
-        fields = [(name, nested) for name in value]
-    for name, inner in fields:
-        field = value.get(name)
-        if field is not None:
-            value[name] = _from_json(inner, field)
+    is_open = nested is OpenObject
+    fields = [(name, nested) for name in value] if is_open else nested._nested
+    try:
+        for name, inner in fields:
+            field = value.get(name)
+            if field is not None:
+                value[name] = _from_json(inner, field)
+    except RecursionError:
+        pass
     obj = object.__new__(nested)
     obj.__dict__ = value
     return obj
@@ -930,7 +921,7 @@ def _dump(value: Any, exclude_none: bool = False, exclude_unset: bool = False) -
     if isinstance(value, list):
         return [_dump(item, exclude_none, exclude_unset) for item in value]
     if not isinstance(value, _Object):
-        return copy.deepcopy(value) if isinstance(value, dict) else value
+        return copy.deepcopy(value)
     fields = vars(value) if exclude_unset else _fields_of(value)
     return {
         name: _dump(item, exclude_none, exclude_unset)
@@ -946,11 +937,10 @@ def _fields_of(obj: _Object) -> _JSONObject:
 
 
 def _dump_json(fields: Any, indent: int | None = None) -> str:
-    separators = (",", ": ") if indent else (",", ":")
     return json.dumps(
         fields,
         indent=indent,
-        separators=separators,
+        separators=(",", ": " if indent else ":"),
         ensure_ascii=False,
         default=_time_text,
     )
@@ -1266,46 +1256,34 @@ class Page(_Object, Generic[_T]):
     Iterating it gives its objects and those of all pages after it; each page is fetched
     when it is reached.
 
-    ``fields``: the API's ``data``, ``has_more``, ``first_id`` and ``last_id``.
-    ``params``: the query parameters that gave this page; ``fetch`` returns the Page for
-    other ones.
+    It has the API's ``data``, ``has_more``, ``first_id`` and ``last_id``.
     """
 
     data: list[_T]
     has_more: bool | None = None
     first_id: str | None = None
     last_id: str | None = None
-    # _queries: those of the pages so far, the one of this page last.
+    # _queries: that of this page first, then those of the pages before it; _fetch
+    # returns the page of such queries.
     __slots__ = ("__dict__", "_fetch", "_queries")
-
-    def __init__(
-        self,
-        *,
-        params: _Fields | None = None,
-        fetch: Callable[[_JSONObject], Page[_T]] | None = None,
-        **fields: Any,
-    ) -> None:
-        vars(self).update(fields)
-        self._queries = [dict(params or {})]
-        self._fetch = fetch
+    _queries: tuple[_JSONObject, ...]
+    _fetch: Callable[..., Page[_T]]
 
     def next_page_info(self) -> OpenObject | None:
         """Return an object whose ``params`` ask for the next page, None without one.
 
+        There is none after ``has_more: false``, an empty page, or one without a cursor.
         The direction stays the one that was asked for.
         """
+        if self.has_more is False or not self.data:
+            return None
         name, cursor = "after_id", self.last_id
-        if self._queries[-1].get("before_id"):
+        if self._queries[0].get("before_id"):
             name, cursor = "before_id", self.first_id
         return OpenObject(params={name: cursor}) if cursor else None
 
     def has_next_page(self) -> bool:
-        """Tell whether there is a next page.
-
-        There is none after ``has_more: false``, an empty page, or one without a cursor.
-        """
-        if self.has_more is False or not self.data:
-            return False
+        """Tell whether there is a next page."""
         return self.next_page_info() is not None
 
     def get_next_page(self) -> Page[_T]:
@@ -1315,19 +1293,17 @@ class Page(_Object, Generic[_T]):
         that came before.
         """
         info = self.next_page_info()
-        if info is None or not self.has_next_page() or self._fetch is None:
+        if info is None:
             raise RuntimeError(
                 "No next page: ask has_next_page() before get_next_page()"
             )
-        query = {**self._queries[-1], **info.params}
+        query = {**self._queries[0], **info.params}
         (cursor,) = info.params.values()
         if query in self._queries or not isinstance(cursor, str):
             raise APIResponseValidationError(
                 "The list goes in circles, or has a cursor that is not a text"
             )
-        page = self._fetch(query)
-        page._queries = [*self._queries, query]
-        return page
+        return self._fetch(query, *self._queries)
 
     def iter_pages(self) -> Iterator[Page[_T]]:
         """Yield this page and all after it, each fetched when it is reached.
@@ -1345,7 +1321,7 @@ class Page(_Object, Generic[_T]):
             yield from page.data
 
 
-class Results:
+class Results(_Closable):
     """The rows of a batch, an iterator of MessageBatchIndividualResponse.
 
     It holds a connection until its end: close() it, or use ``with``, to stop before.
@@ -1449,7 +1425,7 @@ class Results:
     def _records(self) -> Iterator[MessageBatchIndividualResponse]:
         try:
             for _, row in self._rows:
-                yield _record(MessageBatchIndividualResponse, row)
+                yield _from_json(MessageBatchIndividualResponse, row)
         except BaseException as error:
             # After an interrupt, too, what is left must not look like the end.
             self._error = self._incomplete(error)
@@ -1472,12 +1448,6 @@ class Results:
         """End the iteration and close the connection."""
         self._rows.close()
         self._response.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -1583,8 +1553,6 @@ class APIError(AnthropicError):
     # The same request may succeed later.  That is all that the SDK retries, except for
     # certificates.
     _is_transient = False
-    # The body is an error of the API, not of something between it and this client.
-    _is_api_form = False
 
     @property
     def message(self) -> str:
@@ -1746,6 +1714,8 @@ _PATH_SAFE = "!$&'()*+,;=:@"
 # A header with one of these names is a secret: it stays out of messages.
 _SECRET_HEADERS = ("authorization", "x-api-key")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The origin of a URL, and its path and query without the first slashes.
+_URL = r"((?:[^:/?#]+:)?//[^/?#]*)?/*([^#]*)"
 _BASE_URL = re.compile(
     r"(?ai)(?P<scheme>https?)://"
     r"(?P<rest>(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
@@ -1789,8 +1759,8 @@ def _checked_key(key: str | None) -> str | None:
 
 def _environment_headers() -> dict[str, str]:
     """Return the headers of ANTHROPIC_CUSTOM_HEADERS."""
-    lines = (_variable("ANTHROPIC_CUSTOM_HEADERS") or "").split("\n")
-    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    lines = _variable("ANTHROPIC_CUSTOM_HEADERS") or ""
+    pairs = re.findall("(?m)^(.*?):(.*)", lines)
     return {name.strip(): value.strip() for name, value in pairs}
 
 
@@ -1912,20 +1882,13 @@ def _at_origin(base_url: str, url: str) -> str:
 
     Behind a gateway it may name another host, which must not get the key.
     """
-    base = urllib.parse.urlsplit(base_url)
-    try:
-        parts = urllib.parse.urlsplit(url)
-        path = parts._replace(scheme="", netloc="", fragment="").geturl()
-        path = urllib.parse.quote(path.lstrip("/"), safe="/%?" + _PATH_SAFE)
-    except ValueError:
-        raise APIResponseValidationError(
-            "The batch's results_url is not a URL"
-        ) from None
-    path = "/" + path
-    is_elsewhere = parts[:2] != base[:2]
-    if is_elsewhere and not path.startswith(base.path + "/"):
-        path = base.path + path
-    return f"{base.scheme}://{base.netloc}{path}"
+    origin, prefix = re.findall(_URL, base_url)[0]
+    elsewhere, path = re.findall(_URL, url)[0]
+    safe = "/%?" + _PATH_SAFE
+    path = urllib.parse.quote(path, safe, errors="replace")
+    if prefix and elsewhere != origin and not path.startswith(prefix + "/"):
+        path = f"{prefix}/{path}"
+    return f"{origin}/{path}"
 
 
 def _checked_seconds(name: str, value: Any) -> float | None:
@@ -2079,26 +2042,23 @@ class _Body:
         self._before_last_block = before_last_block
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self.count = 0
-        self.size = 0
         self.is_sent = False
 
     def spool(self, encoded: Iterable[bytes], tail: bytes) -> None:
         """Write requests that are encoded, and what follows them, to the file."""
         separator = _HEAD
         for request in encoded:
-            self._write(separator + request)
+            with _spooling():
+                self._file.write(separator + request)
             separator = b","
             self.count += 1
-        self._write(tail)
-
-    def _write(self, block: bytes) -> None:
-        self.size += len(block)
         with _spooling():
-            self._file.write(block)
+            self._file.write(tail)
+            self._file.flush()
+            self.size = self._file.tell()
 
     def __iter__(self) -> Iterator[bytes]:
-        with _spooling():
-            self._file.seek(0)
+        self._file.seek(0)
         for _ in range(0, self.size - BLOCK, BLOCK):
             yield self._file.read(BLOCK)
         if self._before_last_block:
@@ -2135,7 +2095,10 @@ def _batch_may_exist(error: APIError, is_sent: bool) -> bool:
         return True
     # Special case: these are refusals of the API, but a gateway's own prove nothing.
     if error.status_code in (503, 529):
-        return not error._is_api_form
+        is_api_form = _dig(error.body, "type") == "error" and isinstance(
+            error.type, str
+        )
+        return not is_api_form
     # Standard case: the API, or a gateway before it, refused.  Everything else may
     # exist: another 5xx, or a response that is lost, torn, late, or not the API's.
     return not (error.status_code and 300 <= error.status_code < 500)
@@ -2218,9 +2181,9 @@ class _Call:
     def __repr__(self) -> str:
         # Messages show it: headers hold the key, and a query may hold a gateway's.
         text = f"{self.method} {self.url.partition('?')[0]}"
-        proxy = getattr(self.opener, "proxy", None)
-        if proxy:
-            text += f", through the proxy {proxy}"
+        proxy = _proxy_of(self.url)
+        if proxy and isinstance(self.opener, _Transport):
+            text += f", through the proxy {proxy[0]}://{proxy[2]}"
         return self.masked(text)
 
     def open(self) -> Any:
@@ -2255,12 +2218,9 @@ class _Call:
     def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
-        for name, value in headers.items():
-            if name in _SECRET_HEADERS and value is not None:
-                # An opener of the caller's must not take it along on a redirect.
-                request.add_unredirected_header(name, str(value))
-            elif value is not None:
-                request.add_header(name, str(value))
+        for name, value in _given(headers).items():
+            # An opener of the caller's must not take the key along on a redirect.
+            request.add_unredirected_header(name, str(value))
         return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[_JSONObject, dict[str, str]]:
@@ -2295,26 +2255,23 @@ class _Call:
         Raises APIConnectionError if the body is torn, APITimeoutError if no time is
         left.
         """
-        encoding = self._headers_of(response).get("content-encoding", "").strip()
+        encoding = self._headers_of(response).get("content-encoding", "")
+        encoding = encoding.strip().lower()
         blocks = self._raw_blocks(response)
-        if encoding.lower() in ("gzip", "x-gzip"):
+        if encoding in ("gzip", "x-gzip"):
             blocks = _gunzip(blocks)
-        elif encoding.lower() not in ("", "identity"):
+        elif encoding not in ("", "identity"):
             raise APIConnectionError(
                 f"The response has the encoding {encoding}, which nobody asked for "
                 f"({self})"
             )
-        while True:
-            block = self._guarded(next, blocks, None)
-            if block is None:
-                return
-            yield block
+        yield from iter(lambda: self._guarded(next, blocks, None), None)
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
-        # Only this file's own responses have a reader.  Without a limit it keeps its
-        # timeout, which is short for a refusal that came during the upload.
+        # Without a limit a response keeps its timeout, which is short for a refusal that
+        # came during the upload.
         if self.left and isinstance(response, _Response):
-            response.reader.left = self._left
+            response.limit_reads(self._left)
         read = getattr(response, "read1", response.read)
         while True:
             self._left()
@@ -2411,7 +2368,6 @@ class _Call:
             details=_dig(body, "error", "details"),
             error_code=_dig(body, "error", "details", "error_code"),
             _is_transient=status in (408, 409, 429) or status >= 500,
-            _is_api_form=_dig(body, "type") == "error" and isinstance(error_type, str),
         )
 
     def _error_body(self, response: Any) -> Any:
@@ -2486,30 +2442,22 @@ def _poll_delay(headers: Mapping[str, str], interval: float | None) -> float:
     return min(max(asked, POLL_MIN), POLL_MAX)
 
 
-class _Patience:
-    """Decides which errors in a row to wait through; a success needs a new one."""
+def _ignoring_404(
+    send: Callable[[], _T], left: _Clock = lambda: NOT_FOUND_SECONDS
+) -> _T:
+    """Return what ``send`` returns; for 30 seconds it is called again after a 404.
 
-    _since_404: _Clock | None = None
-
-    def allows(self, error: APIError) -> bool:
-        """Tell whether to wait: for what may pass, and for 404 for 30 seconds."""
-        if not isinstance(error, NotFoundError):
-            self._since_404 = None
-            return error._is_transient
-        self._since_404 = self._since_404 or _stopwatch()
-        return self._since_404() < NOT_FOUND_SECONDS
-
-
-def _ignoring_404(send: Callable[[], _T]) -> _T:
-    """Return what ``send`` returns; for 30 seconds it is called again after a 404."""
-    patience = _Patience()
+    They are counted from the first 404 on.  ``left``: how long a pause may be.
+    """
+    patience = None
     while True:
         try:
             return send()
         except NotFoundError as error:
-            if not patience.allows(error):
+            patience = patience or _countdown(NOT_FOUND_SECONDS)
+            if not patience():
                 raise
-            _pause(NOT_FOUND_INTERVAL, error)
+            _pause(min(NOT_FOUND_INTERVAL, left()), error)
 
 
 def _pause(seconds: float, error: APIError) -> None:
@@ -2539,36 +2487,26 @@ def _countdown(seconds: float) -> _Clock:
     return lambda: max(0.0, seconds - elapsed())
 
 
-class _Reader(io.RawIOBase):
-    """The raw bytes of a connection; no read takes longer than ``left`` tells."""
-
-    def __init__(self, raw: Any, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self.left = sock.gettimeout
-
-    def readable(self) -> bool:
-        """Tell the buffer that reads from this that it can."""
-        return True
-
-    def close(self) -> None:
-        """Close the connection's side, too."""
-        super().close()
-        self._raw.close()
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read what has come.  Raises socket.timeout if no time is left."""
-        self._sock.settimeout(self.left())
-        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
-
-
 class _Response(http.client.HTTPResponse):
     """A response that may come after interim ones; http.client skips 100 alone."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.reader: Any = _Reader(self.fp.detach(), sock)
-        self.fp = io.BufferedReader(self.reader)
+        self._sock = sock
+
+    def limit_reads(self, left: Callable[[], float | None]) -> None:
+        """Let no read from the socket take longer than ``left`` tells at its start.
+
+        One read of the body may be several of these: a size of a chunk may trickle in.
+        """
+        sock = self._sock
+
+        def readinto(buffer: Any) -> int:
+            sock.settimeout(left())
+            return sock.recv_into(buffer)
+
+        raw: Any = self.fp.raw
+        raw.readinto = readinto
 
     def begin(self) -> None:
         """Read status and headers of the final response."""
@@ -2633,7 +2571,7 @@ class _TLSConnection(_Connection, http.client.HTTPSConnection):
 
 def _certificate_advice(verify_code: int) -> str:
     """Return what to do about a certificate that failed, by the code of OpenSSL."""
-    named = os.environ.get("SSL_CERT_FILE")
+    named = _variable("SSL_CERT_FILE")
     if named and not os.path.isfile(named):
         return f"SSL_CERT_FILE names no file: {named}"
     # Hostname and IP address mismatch.
@@ -2667,19 +2605,26 @@ class _Transport(urllib.request.AbstractHTTPHandler):
     (python/cpython#77842).  A response of any status is returned, not raised.
     """
 
-    # The proxy as messages show it.
-    proxy: str | None = None
-
-    def __init__(self, base_url: str, context: ssl.SSLContext | None) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__()
-        self._base = urllib.parse.urlsplit(base_url)
         self._context = context
 
     def open(self, request: urllib.request.Request, timeout: float | None) -> Any:
-        """Send a request, through the environment's proxy, and return the response."""
+        """Send a request, through the environment's proxy, and return the response.
+
+        Raises APIConnectionError unless that is an HTTP proxy.
+        """
         request.timeout = timeout
-        if self._proxy:
-            scheme, user, host = self._proxy
+        proxy = _proxy_of(request.full_url)
+        if proxy:
+            scheme, user, host = proxy
+            if scheme not in ("http", "https"):
+                raise APIConnectionError(
+                    f"The proxy must be http://host:port, not {scheme}://{host}; the "
+                    "standard library does not speak SOCKS: set HTTPS_PROXY to an HTTP "
+                    "proxy",
+                    _is_transient=False,
+                )
             request.set_proxy(host, scheme)
             if user:
                 plain = urllib.parse.unquote(user).encode()
@@ -2691,31 +2636,24 @@ class _Transport(urllib.request.AbstractHTTPHandler):
         self._context = self._context or ssl.create_default_context()
         return self.do_open(_TLSConnection, request, context=self._context)
 
-    @functools.cached_property
-    def _proxy(self) -> tuple[str, str, str] | None:
-        """Scheme, user and password, host and port of the proxy, None if none is used.
 
-        Raises APIConnectionError unless it is an HTTP proxy.
-        """
-        # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
-        is_loopback = re.fullmatch(_LOOPBACK, self._base.hostname or "")
-        if is_loopback or urllib.request.proxy_bypass(self._base.netloc):
-            return None
-        proxies = urllib.request.getproxies()
-        proxy = proxies.get(self._base.scheme) or proxies.get("all")
-        if not proxy:
-            return None
-        # Whatever comes before the last "@" may be a password.
-        scheme, user, host = re.findall(_PROXY, proxy)[0]
-        scheme = scheme.lower() or "http"
-        self.proxy = f"{scheme}://{host}"
-        if scheme not in ("http", "https"):
-            raise APIConnectionError(
-                f"The proxy must be http://host:port, not {self.proxy}; the standard "
-                "library does not speak SOCKS: set HTTPS_PROXY to an HTTP proxy",
-                _is_transient=False,
-            )
-        return scheme, user, host
+def _proxy_of(url: str) -> tuple[str, str, str] | None:
+    """Return the environment's proxy for a URL, None if there is none.
+
+    It comes as its scheme, user and password, host and port.
+    """
+    parts = urllib.parse.urlsplit(url)
+    # With http_proxy set, urllib would send even 127.0.0.1 to the proxy.
+    is_loopback = re.fullmatch(_LOOPBACK, parts.hostname or "")
+    if is_loopback or urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    # Whatever comes before the last "@" may be a password.
+    scheme, user, host = re.findall(_PROXY, proxy)[0]
+    return scheme.lower() or "http", user, host
 
 
 def _gunzip(blocks: Iterable[bytes]) -> Iterator[bytes]:
