@@ -223,7 +223,9 @@ class Anthropic(_Closable):
         self.ssl_context = ssl_context
         self.default_headers = _merged(_environment_headers(), default_headers)
         self.default_query = dict(default_query or {})
-        self.opener = opener or _Transport(ssl_context)
+        if opener is None:
+            opener = _Transport(ssl_context)
+        self.opener = opener
 
     @functools.cached_property
     def messages(self) -> Messages:
@@ -2218,9 +2220,12 @@ class _Call:
     def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
-        for name, value in _given(headers).items():
-            # An opener of the caller's must not take the key along on a redirect.
-            request.add_unredirected_header(name, str(value))
+        for name, value in headers.items():
+            if name in _SECRET_HEADERS and value is not None:
+                # An opener of the caller's must not take it along on a redirect.
+                request.add_unredirected_header(name, str(value))
+            elif value is not None:
+                request.add_header(name, str(value))
         return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[_JSONObject, dict[str, str]]:
