@@ -3012,8 +3012,10 @@ class _Part:
         """Add a request to the part."""
         self.requests += 1
         self.size += len(text) + 1
-        before = str(self.digest or self.start)
-        self.digest = hashlib.sha256(before.encode() + text).hexdigest()
+        digest = hashlib.sha256(str(self.digest or self.start).encode())
+        # It is not added to the text, which would copy it.
+        digest.update(text)
+        self.digest = digest.hexdigest()
 
 
 @dataclass
