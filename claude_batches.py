@@ -4269,11 +4269,15 @@ def _one_line(text: str) -> str:
 
 def _ask_stderr(function: Callable[[int], Any]) -> Any:
     """Return what a function tells of standard error, None where that is no file."""
-    # get_terminal_size raises ValueError on Windows (python/cpython#93203).
     try:
         return function(sys.stderr.fileno())
-    except (OSError, ValueError, AttributeError):
+    except _NO_DESCRIPTOR:
         return None
+
+
+# What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
+# stream that is no file.
+_NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
 
 
 def _terminal_columns() -> int:
