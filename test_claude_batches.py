@@ -2106,7 +2106,9 @@ def test_a_list_that_is_an_error_is_no_empty_list(more):
 
 
 def test_what_is_nested_too_deep_stays_as_it_came():
-    deep = '{"a":' * 600 + "1" + "}" * 600
+    # Python 3.13 reads what is nested deeper than functions may call each other.
+    depth = 3000 if sys.version_info >= (3, 13) else 600
+    deep = '{"a":' * depth + "1" + "}" * depth
     client, _ = client_through(b'{"id": "m", "capabilities": %b}' % deep.encode())
     assert client.models.retrieve("m").id == "m"
 
@@ -2168,6 +2170,13 @@ def test_wait_ignores_404s_until_30_seconds_after_the_first_one(clock, running):
     assert type(error) is NotFoundError
     assert 30 <= clock.now - started - 10 * running <= 36
     assert 6 <= len(opener.requests) - running <= 20
+
+
+def test_a_wait_for_a_batch_that_is_not_found_ends_at_its_timeout(clock):
+    client, _ = client_through(*[NOT_FOUND] * 9)
+    started = clock.now
+    error = failure_of(client.messages.batches.wait, "b", timeout=1)
+    assert type(error) is WaitTimeoutError and clock.now - started < 2
 
 
 def test_a_404_among_good_polls_is_ignored_each_time(clock):
@@ -2983,6 +2992,14 @@ def trusting(server, **options):
     """Return a client that trusts the certificate."""
     context = ssl.create_default_context(cadata=CERTIFICATE)
     return client_of(server, ssl_context=context, **options)
+
+
+def test_with_options_may_change_what_is_trusted(serve, tls):
+    server = serve(**tls)
+    context = trusting(server).ssl_context
+    client = client_of(server, max_retries=0)
+    failure_of(client.models.list)
+    assert client.with_options(ssl_context=context).models.list().data
 
 
 @pytest.mark.parametrize("form", [refusal, html])
@@ -4580,8 +4597,8 @@ def test_a_part_in_doubt_is_taken_over_or_sent_again(case, doubt, is_stopped):
         job.run(status=130)
     begin = job.clock.now
     seen = job.run()
-    assert ("taken over" in seen) == is_taken_over
-    assert is_stopped or job.clock.now >= begin + 300
+    assert bool(re.search("batches: .*taken over", seen)) == is_taken_over
+    assert is_stopped or begin + 600 > job.clock.now >= begin + 300
     job.check()
 
 
@@ -6043,6 +6060,8 @@ def test_a_file_of_another_form_is_told_what_it_is_and_how_to_convert_it(
         ("run empty.jsonl -o out", "empty.jsonl: no requests"),
         ("run empty.jsonl -o .", ". exists and is a folder"),
         ("run r.jsonl -o out --settle inf", "--settle"),
+        # A hint would say an abbreviated --disown again.
+        ("run r.jsonl -o out --dis ID", "--dis"),
         ("run r.jsonl -o out --sandbox --no-wait", "--no-wait"),
         ("create", "REQUESTS"),
         ("create none.jsonl", "none.jsonl: No such file"),
@@ -6124,23 +6143,6 @@ def test_the_status_line_takes_any_stream(sandbox, sh, monkeypatch, more):
     monkeypatch.setattr(sys, "stderr", bare)
     sh(f"wait {new_batch(sandbox).id}", 0, out=None)
     assert stream.getvalue() == "ended: 2 succeeded\n"
-
-
-@pytest.mark.parametrize(
-    "seconds, told",
-    [(-1, "0:00:00"), (176461, "49:01:01")],
-)
-def test_times_are_told_in_hours_minutes_and_seconds(
-    served, sh, monkeypatch, seconds, told
-):
-    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2)
-    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((99, 9)))
-    now, span = datetime(2026, 8, 19, tzinfo=UTC), timedelta(seconds=seconds)
-    body = batch_json(created_at=str(now - span), expires_at=str(now + span))
-    headers = {"Date": email.utils.format_datetime(now, usegmt=True)}
-    served(retrieve=itertools.repeat(reply(body=body, headers=headers)))
-    err = sh("wait msgbatch_1", 0, out=None)
-    assert err == f"\rended: 2 succeeded, {told} elapsed, expires in {told}\n"
 
 
 def test_elsewhere_than_on_a_terminal_a_line_is_printed_per_change(
