@@ -156,7 +156,7 @@ _HEAD, _END = b'{"requests":[', b"]}"
 
 
 class _Closable:
-    """What can stand in a ``with``."""
+    """What a ``with`` statement closes at its end."""
 
     def close(self) -> None:
         """Close what is open.  A client has nothing open between two calls."""
@@ -1721,7 +1721,7 @@ _URL = r"((?:[^:/?#]+:)?//[^/?#]*)?/*([^#]*)"
 _BASE_URL = re.compile(
     r"(?ai)(?P<scheme>https?)://"
     r"(?P<rest>(\[[0-9a-f:.]+\]|([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
-    r"(:(?P<port>\d{1,5}))?(/[!-\"$->@-~]*)?)"
+    r"(:\d{1,5})?(/[!-\"$->@-~]*)?)"
 )
 
 
@@ -1866,7 +1866,13 @@ def _checked_base_url(url: Any) -> str:
     Raises InvalidRequestsError for one to which no key should go.
     """
     match = _BASE_URL.fullmatch(str(url))
-    if not match or not 0 < int(match["port"] or 1) < 65536:
+    port = None
+    try:
+        # It knows which ports there are and, from Python 3.11 on, IPv6 addresses.
+        port = urllib.parse.urlsplit(str(url)).port
+    except ValueError:
+        match = None
+    if not match or port == 0:
         # It is not shown, because it may hold a password.
         raise InvalidRequestsError(
             "base_url must be http(s)://host[:port][/path], without user:password, "

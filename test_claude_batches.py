@@ -3586,6 +3586,8 @@ def test_results_are_read_and_read_again_through_base_url(path, prefix):
         "https://host.test/v1/",
         "https://host.test/v1/messages",
         "https://[::1",
+        "https://host.test:0",
+        "https://host.test:65536",
         "http://h\r\nA: b",
         pytest.param(f"http://{'x' * 64}.test", id="long label"),
     ],
