@@ -2025,11 +2025,10 @@ def _tail(extra_body: Any) -> bytes:
     return b"]," + _encode_json(extra_body)[1:]
 
 
-@contextlib.contextmanager
-def _spooling() -> Iterator[None]:
-    """Turn an OSError of the temporary file into one that names TMPDIR."""
+def _spooled(function: Callable[..., Any], *args: Any) -> None:
+    """Call a function of the temporary file.  Raises AnthropicError if that fails."""
     try:
-        yield
+        function(*args)
     except OSError as error:
         folder = tempfile.tempdir or "any folder for temporary files"
         raise AnthropicError(
@@ -2056,14 +2055,12 @@ class _Body:
         """Write requests that are encoded, and what follows them, to the file."""
         separator = _HEAD
         for request in encoded:
-            with _spooling():
-                self._file.write(separator + request)
+            _spooled(self._file.write, separator + request)
             separator = b","
             self.count += 1
-        with _spooling():
-            self._file.write(tail)
-            self._file.flush()
-            self.size = self._file.tell()
+        _spooled(self._file.write, tail)
+        _spooled(self._file.flush)
+        self.size = self._file.tell()
 
     def __iter__(self) -> Iterator[bytes]:
         self._file.seek(0)
@@ -2858,8 +2855,7 @@ def _check_text(text: bytes, request: _JSONObject) -> None:
     That is half of a surrogate pair, and a key that comes twice.
     """
     is_plain = text.count(b'"custom_id"') == text.count(b'"params"') == 1
-    # Most lines have no escape, which is found faster than with the pattern.
-    if is_plain and not (b"\\u" in text and re.search(_SUSPICIOUS, text)):
+    if is_plain and not re.search(_SUSPICIOUS, text):
         return
     _encode_json(request)
     # The hook makes lists of pairs of all objects; the outermost is the request.
