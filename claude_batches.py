@@ -72,7 +72,15 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    ValuesView,
+)
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -90,8 +98,6 @@ from typing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
     from typing_extensions import Self, Unpack
 
     _Fields = Mapping[str, Any]
@@ -245,8 +251,8 @@ class Anthropic(_Closable):
     def with_options(self, **changes: Unpack[_ClientOptions]) -> Anthropic:
         """Return a client that differs in the given arguments of the constructor.
 
-        default_headers and default_query are merged into this client's.  None is no
-        change, but for timeout: there it means no limit.
+        default_headers and default_query are merged into this client's.  None
+        changes nothing, but for timeout: there it means no limit.
         """
         kept = {name: getattr(self, name) for name in _ClientOptions.__annotations__}
         given = _given(changes)
@@ -622,8 +628,8 @@ class Batches(_Resource):
         0, or None.  Both are less than 2e6.  ``on_poll`` is called with each batch that
         was received.
 
-        Raises WaitTimeoutError, and APIError for what waiting does not help against:
-        401, 403, a 404 that stays, a response that is not a batch.
+        Raises WaitTimeoutError, and APIError for an error that does not go away by
+        waiting: 401, 403, a 404 that stays, a response that is not a batch.
         """
         # 0 seconds are allowed here.
         _checked_seconds("poll_interval", poll_interval or None)
@@ -812,7 +818,7 @@ class _Object:
         """The request id of the response; None for an object inside one."""
         return getattr(self, "_headers", {}).get("request-id")
 
-    # A field may have the name of a method, so methods are called on the class alone.
+    # A field may hide a method, so this file calls these on the class, not on objects.
 
     def to_dict(self, *, mode: str = "json") -> _JSONObject:
         """Return the fields that came; ``mode`` as in model_dump()."""
@@ -908,6 +914,10 @@ def _parse_time(text: Any) -> Any:
     return text
 
 
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
 def _moment(value: Any) -> datetime | None:
     """Return the value of a field if it is a time that could be read, else None."""
     return value if isinstance(value, datetime) else None
@@ -961,7 +971,7 @@ class OpenObject(_Object):
 
 @dataclass(init=False, eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
-    """How many requests of a batch are where; their sum is the number of requests."""
+    """How many requests of a batch are in each state; their sum is their number."""
 
     processing: int
     succeeded: int
@@ -1265,7 +1275,7 @@ class Page(_Object, Generic[_T]):
     has_more: bool | None = None
     first_id: str | None = None
     last_id: str | None = None
-    # _queries: that of this page first, then those of the pages before it; _fetch
+    # _queries holds the query of this page, then those of the pages before it; _fetch
     # returns the page of such queries.
     __slots__ = ("__dict__", "_fetch", "_queries")
     _queries: tuple[_JSONObject, ...]
@@ -1303,7 +1313,7 @@ class Page(_Object, Generic[_T]):
         (cursor,) = info.params.values()
         if query in self._queries or not isinstance(cursor, str):
             raise APIResponseValidationError(
-                "The list goes in circles, or has a cursor that is not a text"
+                "The list repeats a cursor, or has one that is not a text"
             )
         return self._fetch(query, *self._queries)
 
@@ -1751,12 +1761,13 @@ def _checked_key(key: str | None) -> str | None:
     Raises InvalidRequestsError for quotes.
     """
     text = str(key or "").strip()
-    if text != text.strip("'\""):
+    if text != text.strip("'\"‘’“”"):
         raise InvalidRequestsError(
             "The API key or token has a quotation mark at an end: set it without "
             "quotes around it"
         )
-    return text or None
+    # An empty one stays empty: a client that is derived from this one looks for no other.
+    return key if key is None else text
 
 
 def _environment_headers() -> dict[str, str]:
@@ -1829,7 +1840,7 @@ def _segment(name: str, value: str) -> str:
     # surrogate cannot be sent.
     if re.fullmatch("(?s)[.]{0,2}(;.*)?|.*[\ud800-\udfff].*", text):
         raise InvalidRequestsError(
-            f"`{name}` must not be {value!r}, which is no segment of a path"
+            f"`{name}` must not be {value!r}, which cannot be a segment of a path"
         )
     return urllib.parse.quote(text, safe=_PATH_SAFE)
 
@@ -2005,8 +2016,7 @@ def _encoded(requests: Iterable[Any], tail: int) -> Iterator[bytes]:
                     f"this request takes the batch over {MAX_BATCH_BYTES:,} bytes"
                 )
         except ValueError as error:
-            is_object = isinstance(request, Mapping)
-            custom_id = request.get("custom_id") if is_object else None
+            custom_id = _dig(request, "custom_id")
             place = f"requests[{index}] (custom_id {custom_id!r:.80})"
             raise InvalidRequestsError(f"{place}: {error}") from None
         yield encoded
@@ -2032,8 +2042,8 @@ def _spooled(function: Callable[..., Any], *args: Any) -> None:
     except OSError as error:
         folder = tempfile.tempdir or "any folder for temporary files"
         raise AnthropicError(
-            f"No room for the requests in {folder}: {error}; "
-            "set TMPDIR to a folder that takes all requests"
+            f"The requests cannot be written to a temporary file in {folder}: {error}; "
+            "set TMPDIR to a folder with room for all of them"
         ) from error
 
 
@@ -2223,12 +2233,12 @@ class _Call:
     def _send(self) -> Any:
         request = urllib.request.Request(self.url, self.body, method=self.method)
         headers = {"x-stainless-retry-count": self.failures or None, **self.headers}
-        for name, value in headers.items():
-            if name in _SECRET_HEADERS and value is not None:
+        for name, value in _given(headers).items():
+            add = request.add_header
+            if name in _SECRET_HEADERS:
                 # An opener of the caller's must not take it along on a redirect.
-                request.add_unredirected_header(name, str(value))
-            elif value is not None:
-                request.add_header(name, str(value))
+                add = request.add_unredirected_header
+            add(name, str(value))
         return self.opener.open(request, timeout=self._left())
 
     def read_json(self, response: Any) -> tuple[_JSONObject, dict[str, str]]:
@@ -2339,7 +2349,11 @@ class _Call:
             )
         else:
             text = self.masked(reason) or type(reason).__name__
-            found = APIConnectionError(f"Connection error: {text} ({self})")
+            # A URL that is wrong, for instance the proxy's, stays so.
+            found = APIConnectionError(
+                f"Connection error: {text} ({self})",
+                _is_transient=not isinstance(reason, http.client.InvalidURL),
+            )
         # An exception of http.client alone may quote what came in place of a status
         # line or of the size of a chunk, and so hold the key.
         if isinstance(reason, OSError) and not reason.__context__:
@@ -2403,7 +2417,7 @@ class _Call:
 def _dig(value: Any, *names: str) -> Any:
     """Return a field inside objects of JSON, None if there is none."""
     for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
+        value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
@@ -2455,7 +2469,8 @@ def _ignoring_404(
 ) -> _T:
     """Return what ``send`` returns; for 30 seconds it is called again after a 404.
 
-    They are counted from the first 404 on.  ``left``: how long a pause may be.
+    They are counted from the first 404 on.  ``left`` returns the seconds that a pause
+    may take.
     """
     patience = None
     while True:
@@ -2759,7 +2774,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
 # _plural, _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment,
-# _parse_time, _ignoring_404, _may_pass, _poll_delay, _retry_after.
+# _now, _parse_time, _ignoring_404, _may_pass, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -2772,8 +2787,8 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 #
 # A part that is not in doubt, and has no batch or candidate left, is sent.
 #
-# A run goes from one time to the next: when to send, or to look for a batch, and when
-# to poll all batches that are left.
+# A run sleeps until the next of two times: when to send, or to look for a batch, and
+# when to poll all batches that are left.
 
 # The params of a request that count_tokens takes, too.
 COUNTED = {"model", "messages", *_TokenOptions.__annotations__} - {
@@ -2820,7 +2835,7 @@ def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
 
     The place is path and line; "-" is standard input.  The text is what is sent: the
     bytes of the line without what is around the JSON.  Raises InvalidRequestsError with
-    the place.
+    the place, and for a file without requests.
     """
     seen: set[str] = set()
     end = 0
@@ -2840,6 +2855,10 @@ def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
                     reason = _reason(error, line, request, path)
                     raise InvalidRequestsError(f"{place}: {reason}") from None
                 yield place, start, text, request
+    if not seen:
+        raise InvalidRequestsError(
+            f"{name}: no requests, but there must be at least one"
+        )
 
 
 def _open_requests(path: str) -> BinaryIO:
@@ -2874,7 +2893,7 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
         reason = f"custom_id {request['custom_id']!r:.80}: {error}"
     if keys >= {"custom_id", "params"}:
         return reason
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]:
+    if line.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")):
         return (
             "this is UTF-16, as PowerShell writes it, and must be UTF-8; there: "
             f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
@@ -2925,7 +2944,7 @@ _NOT_PARAMS = ("betas", "extra_headers", "extra_query", "extra_body", "timeout")
 
 
 def _later_refusal(params: _Fields, version: str) -> str | None:
-    """Return why the API will refuse these params after it took the batch, or None."""
+    """Return why the API will refuse these params in a batch that it accepts, or None."""
     for name in ("model", "max_tokens", "messages"):
         if params.get(name) is None:
             return f"params have no {name}"
@@ -2984,8 +3003,8 @@ class _Part:
     # is not known.  One with 0 is somebody else's, or was disowned; the batch of a part
     # has a number only if it was taken over.
     batches: dict[str, int | None] = field(default_factory=dict)
-    # Whether the look that found the candidates proves that there are no others, so
-    # that no batch of the part exists if none of them is.
+    # Whether the list was read far enough to show every candidate: if none of them is
+    # the part's, no batch of the part exists.
     is_certain: bool = False
     # The ids that a question has named: they can be disowned until one of them is read
     # after all.
@@ -3068,8 +3087,8 @@ def _check_same(name: str, then: Any, now: Any) -> None:
     """Raise JobError if something is not as it was when the run began."""
     if then != now:
         raise JobError(
-            f"The run began with {name} {then}, and this is {now}; put that back and "
-            "run again, or begin another run"
+            f"The run began with {name} {then}, but now it is {now}; put that back "
+            "and run again, or begin another run"
         )
 
 
@@ -3148,11 +3167,17 @@ def _refuse_existing(*paths: str) -> None:
 
 
 def _folder_of(path: str) -> str:
-    """Return the folder of a file.  Raises InvalidRequestsError if it is not there."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
+    """Return the folder of a file that is to be made.
+
+    Raises InvalidRequestsError if it is not there, or if the file cannot have that name.
+    """
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder or "."):
         raise InvalidRequestsError(f"{path}: there is no folder {folder}")
-    return folder
+    # Most file systems allow 255 bytes.
+    if not 0 < len(os.fsencode(name)) < 256:
+        raise InvalidRequestsError(f"{path!r}: the name is empty or too long")
+    return folder or "."
 
 
 def _check_names(requests: str, results: str, own: list[str]) -> None:
@@ -3164,12 +3189,8 @@ def _check_names(requests: str, results: str, own: list[str]) -> None:
         )
     if results == "-":
         raise InvalidRequestsError("-o -: run writes a file, so that it can go on")
-    _folder_of(results)
     for path in [results, *own]:
-        name = os.path.basename(path)
-        # Most file systems allow 255 bytes.
-        if len(os.fsencode(name)) > 255:
-            raise InvalidRequestsError(f"{results}: the name is too long for {name}")
+        _folder_of(path)
         if os.path.realpath(path) == os.path.realpath(requests):
             raise InvalidRequestsError(
                 f"{requests} is a file that the job writes: name another RESULTS"
@@ -3390,7 +3411,7 @@ class Job:
                     f"--disown {batch_id}: no question has named this batch"
                 )
             journal.disowned = sorted({*journal.disowned, batch_id})
-            # If a question about a part in doubt named it, that one is answered.
+            # If several questions named it, that about a part in doubt is answered.
             in_doubt = [part for part in parts if part.is_in_doubt]
             for part in in_doubt or parts:
                 if part.is_in_doubt:
@@ -3457,11 +3478,9 @@ class Job:
                 self.progress.message(
                     f"{place}: warning: this will come back errored: {refusal}"
                 )
-        if not parts:
-            raise InvalidRequestsError(f"{self.requests}: no requests")
         if warnings > MAX_WARNINGS:
             self.progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
-        started_at = datetime.now(timezone.utc).isoformat()
+        started_at = _now().isoformat()
         journal = _Journal(self.client.base_url, list(self.betas), parts, started_at)
         return journal, _plan_text(parts, models, max_tokens)
 
@@ -3557,7 +3576,7 @@ class Job:
         # A candidate of another part may be this part's, so that it counts, too.
         known = {*self._journal.disowned, *part.noted, *part.batches}
         for other in self._parts:
-            if other.state in ("created", "collected"):
+            if other.state != "closing":
                 known.update(other.left)
         since = _parse_time(part.noted_since)
         found: list[str] = []
@@ -3816,7 +3835,7 @@ class Job:
         for part in self._parts:
             for one, rows in part.left.items():
                 batches.append(f"{one} (taken over)" if rows else one)
-        elapsed = _clock(datetime.now(timezone.utc) - began)
+        elapsed = _clock(_now() - began)
         yield f"{elapsed} elapsed; batches: {', '.join(batches)}"
         if summary.failed:
             yield f"requests that failed, to correct or run again: {self._failed_path}"
@@ -3932,7 +3951,7 @@ class _Summary:
 
 
 def _clock(span: timedelta) -> str:
-    """Return a span of time as h:mm:ss, more than a day in hours, too."""
+    """Return a span of time as h:mm:ss; a day is 24:00:00."""
     minutes, seconds = divmod(max(0, int(span.total_seconds())), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
@@ -3953,7 +3972,7 @@ class _SandboxBatch:
 
     def is_ended(self) -> bool:
         """Tell whether its time is over."""
-        return datetime.now(timezone.utc) >= self.ends
+        return _now() >= self.ends
 
     def outcome(self, custom_id: str, refusal: str | None) -> str:
         """Return the type of a request's result."""
@@ -4077,7 +4096,7 @@ class Sandbox:
         self._server.server_close()
 
     def _respond(
-        self, call: str, query: Mapping[str, list[str]], headers: Any, raw: bytes
+        self, call: str, query: list[tuple[str, str]], headers: Any, raw: bytes
     ) -> Any:
         """Return the response's JSON, or an iterator of rows.
 
@@ -4093,11 +4112,12 @@ class Sandbox:
         if call == f"GET {_BATCHES}":
             # A copy, because other threads may make or delete batches meanwhile.
             batches = list(self._batches.values())
-            return _sandbox_page([batch.show() for batch in batches[::-1]], query)
+            return _sandbox_page([batch.show() for batch in batches[::-1]], dict(query))
         if call == "GET /v1/models":
-            wanted = query.get("lifecycle[]", ["active", "deprecated"])
+            asked = [value for name, value in query if name == "lifecycle[]"]
+            wanted = asked or ["active", "deprecated"]
             models = [one for one in _SANDBOX_MODELS if one["lifecycle"] in wanted]
-            return _sandbox_page(models, query)
+            return _sandbox_page(models, dict(query))
         response = self._find(call)
         if response is None:
             message = f"the sandbox has no {call}, or not yet"
@@ -4125,7 +4145,7 @@ class Sandbox:
             params = request["params"]
             refusal = _later_refusal(params, version or "")
             kept.append((request["custom_id"], str(params.get("model")), refusal))
-        now = datetime.now(timezone.utc)
+        now = _now()
         batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
         batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
         self._batches[batch.id] = batch
@@ -4144,7 +4164,7 @@ class Sandbox:
             self._batches.pop(batch.id, None)
             return {"id": batch.id, "type": "message_batch_deleted"}
         if action == "POST cancel" and not is_ended and not batch.cancel_initiated_at:
-            now = datetime.now(timezone.utc)
+            now = _now()
             # In this order, another thread sees no canceled batch that ends before.
             batch.ends = now + self._seconds
             batch.cancel_initiated_at = now
@@ -4165,13 +4185,10 @@ def _sandbox_json(raw: bytes) -> Any:
         raise ValueError(f"The request body is not valid JSON: {error}") from None
 
 
-def _sandbox_page(
-    items: list[_JSONObject], query: Mapping[str, list[str]]
-) -> _JSONObject:
+def _sandbox_page(items: list[_JSONObject], query: Mapping[str, str]) -> _JSONObject:
     """Return the page of a list that limit, after_id and before_id ask for."""
-    size = int(query.get("limit", ["20"])[-1])
-    after = query.get("after_id", [""])[-1]
-    before = query.get("before_id", [""])[-1]
+    size = int(query.get("limit", 20))
+    after, before = query.get("after_id", ""), query.get("before_id", "")
     cursor = after or before
     # Before an item, the list is read from its end.
     order = -1 if before else 1
@@ -4222,7 +4239,7 @@ def _sandbox_respond(handler: Any, sandbox: Sandbox) -> None:
     raw = handler.rfile.read(length)
     path, _, query = handler.path.partition("?")
     call = f"{handler.command} {urllib.parse.unquote(path)}"
-    params = urllib.parse.parse_qs(query, keep_blank_values=True)
+    params = urllib.parse.parse_qsl(query, keep_blank_values=True)
     status = 200
     request_id = f"req_sandbox_{os.urandom(6).hex()}"
     try:
@@ -4377,7 +4394,7 @@ class _Progress:
         status = ", ".join(sorted(states))
         several = f"{len(batches)} of {parts} batches " if parts > 1 else ""
         date_header = _headers(batches[0]).get("date")
-        now = _http_date(date_header) or datetime.now(timezone.utc)
+        now = _http_date(date_header) or _now()
         begun = min(_moment(batch.created_at) or now for batch in batches)
         end = min(_moment(batch.expires_at) or now for batch in batches)
         self.status_line(
@@ -4445,10 +4462,8 @@ def _print_all(
         return
     rows = [head.split()]
     for one in objects:
-        row = []
-        for cell in cells(one):
-            row.append("" if cell is None else _one_line(str(cell)))
-        rows.append(row)
+        texts = ["" if cell is None else str(cell) for cell in cells(one)]
+        rows.append([*map(_one_line, texts)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -4461,7 +4476,7 @@ def _run_command(args: Any) -> int:
     options = {name: getattr(args, name) for name in names}
     if args.sandbox and not args.dry_run:
         return _run_in_sandbox(args, options)
-    job = Job(Anthropic(), args.requests, args.output or "results", **options)
+    job = Job(Anthropic(), args.REQUESTS, args.output or "results", **options)
     if args.dry_run:
         _print(job.plan()[1])
         return 0
@@ -4481,7 +4496,7 @@ def _run_in_sandbox(args: Any, options: _JSONObject) -> int:
         )
     with Sandbox() as sandbox, _folder_beside(args.output) as folder:
         client = Anthropic(base_url=sandbox.url, api_key="sandbox")
-        job = Job(client, args.requests, args.output, folder=folder, **options)
+        job = Job(client, args.REQUESTS, args.output, folder=folder, **options)
         return job.run()
 
 
@@ -4490,7 +4505,7 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    requests: Any = (request for *_, request in _read_requests(args.requests))
+    requests: Any = (request for *_, request in _read_requests(args.REQUESTS))
     batch = Anthropic().messages.batches.create(requests=requests, betas=args.betas)
     try:
         _print(batch)
@@ -4503,13 +4518,13 @@ def _create_command(args: Any) -> None:
 
 def _act_command(args: Any) -> None:
     act = getattr(Anthropic().messages.batches, args.name)
-    _print(act(args.id))
+    _print(act(args.ID))
 
 
 def _wait_command(args: Any) -> int:
     def show(batch: MessageBatch) -> None:
         is_ended = batch.processing_status == "ended"
-        args.open_batches = lambda: [] if is_ended else [args.id]
+        args.open_batches = lambda: [] if is_ended else [args.ID]
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
@@ -4517,10 +4532,10 @@ def _wait_command(args: Any) -> int:
     # The batch is retrieved once before, because wait() would retry an error that
     # should be told at once.  A 404 is ignored, because the batch may be fresh.
     with contextlib.suppress(NotFoundError):
-        batch = batches.retrieve(args.id)
+        batch = batches.retrieve(args.ID)
         show(batch)
     if not batch or args.open_batches():
-        batch = batches.wait(args.id, poll_interval=args.poll_interval, on_poll=show)
+        batch = batches.wait(args.ID, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
     return 3 if counts and _size(batch) != counts.succeeded else 0
@@ -4549,8 +4564,8 @@ def _models_command(args: Any) -> None:
         return model.id, model.display_name, model.lifecycle, created, supported
 
     models = Anthropic().models
-    if args.id:
-        _print(models.retrieve(args.id))
+    if args.ID:
+        _print(models.retrieve(args.ID))
     else:
         page = models.list(limit=1000)
         _print_all(args, page, "ID NAME LIFECYCLE CREATED BATCH", cells)
@@ -4558,12 +4573,12 @@ def _models_command(args: Any) -> None:
 
 def _results_command(args: Any) -> int:
     if args.output in (None, "-"):
-        return _write_rows(args.id, sys.stdout)
+        return _write_rows(args.ID, sys.stdout)
     _refuse_existing(args.output)
     with _folder_beside(args.output) as folder:
         path = os.path.join(folder, "results")
         with open(path, "w", encoding="utf-8", newline="\n") as file:
-            status = _write_rows(args.id, file)
+            status = _write_rows(args.ID, file)
             _sync(file)
         _publish(path, args.output)
     return status
@@ -4583,7 +4598,7 @@ def _count_tokens_command(args: Any) -> None:
     client, total = Anthropic(), 0
     with tempfile.TemporaryFile() as file:
         # All are checked before the first one is sent.
-        for *_, text, _ in _read_requests(args.requests):
+        for *_, text, _ in _read_requests(args.REQUESTS):
             file.write(text + b"\n")
         file.seek(0)
         for request in iter_json_lines(file):
@@ -4664,9 +4679,9 @@ _COMMANDS = {
     ),
 }
 _ARGUMENTS: dict[str, _JSONObject] = {
-    "REQUESTS": {"metavar": "REQUESTS", "help": "JSON Lines of custom_id and params"},
-    "ID": {"metavar": "ID", "type": str.strip},
-    "[ID]": {"metavar": "ID", "nargs": "?"},
+    "REQUESTS": {"help": "JSON Lines of custom_id and params"},
+    "ID": {"type": str.strip},
+    "[ID]": {"nargs": "?"},
     "-o/--output": {
         "metavar": "FILE",
         "help": "the file to make, whole or not at all; never over one that exists",
@@ -4749,7 +4764,7 @@ def _parse(argv: list[str]) -> Any:
             command=function, name=name, progress=_Progress(argv), open_batches=list
         )
         for argument in arguments.split():
-            flags = argument.strip("[]").lower().split("/")
+            flags = argument.strip("[]").split("/")
             command.add_argument(*flags, **_ARGUMENTS[argument])
     return parser.parse_args(argv)
 
@@ -4766,7 +4781,7 @@ def _report(args: Any, status: int, reason: str) -> None:
         progress.message(f"these go on, and are billed: {', '.join(ids)}")
         cancels = [progress.command("cancel", batch_id) for batch_id in ids]
         progress.message(f"to cancel: {'; '.join(cancels)}")
-    if ids or interrupted is _run_command:
+    if ids or interrupted in (_run_command, _wait_command):
         progress.message(f"to go on: {progress.again()}")
 
 
@@ -4802,8 +4817,8 @@ def _perform(args: Any) -> int:
 def _interrupt_on_signals(stack: contextlib.ExitStack) -> None:
     """Have SIGINT and SIGTERM raise a KeyboardInterrupt that says which.
 
-    It raises one a second, because a wrapper may send Ctrl-C again.  The stack undoes
-    it.
+    It raises at most one a second, because a wrapper may send Ctrl-C again.  The stack
+    undoes it.
     """
     import signal
 

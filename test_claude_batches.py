@@ -970,7 +970,10 @@ def credential_in(monkeypatch, key, token, lines, options):
     names = ("API_KEY", "AUTH_TOKEN", "CUSTOM_HEADERS")
     for name, value in zip(names, (key, token, lines)):
         monkeypatch.setenv("ANTHROPIC_" + name, value)
-    (request,) = sent_by("retrieve", {"api_key": None, **options})
+    options = {"api_key": None, **options}
+    client = Anthropic(**options)
+    assert client.copy().api_key == client.api_key
+    (request,) = sent_by("retrieve", options)
     # An opener that follows redirects would take these along.
     assert not {"Authorization", "X-api-key"} & request.headers.keys()
     names = ("authorization", "x-api-key")
@@ -1641,12 +1644,16 @@ def test_the_environments_proxy_is_used_but_for_loopback_and_no_proxy(
         assert server.received[-1].path == f"{place}{MODELS}/m"
 
 
-def test_a_proxy_of_https_sees_the_host_and_not_the_key(monkeypatch, serve):
+def test_a_proxy_of_https_sees_the_host_and_no_key_and_errors_no_password(
+    monkeypatch, serve
+):
     server = serve()
     server.faults[None] = iter([reply(502)])
     monkeypatch.setenv("https_proxy", server.url.replace("//", "//user:word@"))
     client = Anthropic(api_key=KEY, base_url=BASE, max_retries=0)
-    assert type(failure_of(client.models.list)) is APIConnectionError
+    error = failure_of(client.models.list)
+    assert type(error) is APIConnectionError and "word" not in shown(error)
+    assert server.url in str(error)
     (request,) = server.received
     assert (request.method, request.path) == ("CONNECT", "api.test:443")
     assert KEY.encode() not in request.head
@@ -2286,13 +2293,10 @@ def test_a_socks_proxy_is_refused_in_words(monkeypatch, variable, scheme):
     assert "word" not in shown(error)
 
 
-def test_an_error_of_a_proxy_names_it_without_its_password(serve, monkeypatch):
-    proxy = serve()
-    proxy.faults[None] = itertools.repeat(reply(407))
-    monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//user:word@"))
-    error = failure_of(Anthropic(api_key=KEY, max_retries=0).models.list)
-    assert proxy.url in str(error) and "407" in str(error)
-    assert "word" not in shown(error)
+def test_a_proxy_that_is_no_url_ends_a_wait(clock, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:80/path")
+    batches = Anthropic(api_key=KEY).messages.batches
+    assert "80/path" in str(failure_of(batches.wait, "b", timeout=99))
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="needs TCP_KEEPIDLE")
@@ -3669,7 +3673,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(
 
 
 def test_a_key_with_quotes_around_it_is_refused_in_words(monkeypatch):
-    monkeypatch.setenv("ANTHROPIC_API_KEY", f'"{KEY}"')
+    monkeypatch.setenv("ANTHROPIC_API_KEY", f'"{KEY}”')
     error = failure_of(Anthropic)
     assert "without quotes" in str(error) and KEY not in shown(error)
 
@@ -6069,6 +6073,8 @@ def test_a_file_of_another_form_is_told_what_it_is_and_how_to_convert_it(
         ("create none.jsonl", "none.jsonl: No such file"),
         ("create empty.jsonl", "at least one"),
         ("count-tokens .", ".: "),
+        ("count-tokens empty.jsonl", "no requests"),
+        ("results a -o ''", "empty"),
         ("list --limit 0", "--limit"),
         ("list --limit x", "--limit"),
         # A limit that no list reaches, and no slice takes.
