@@ -2774,7 +2774,7 @@ __all__ += ["Job", "JobError", "Sandbox", "main"]
 # ---- Job -----------------------------------------------------------------------------
 # A file of requests to a file of results.  Of the client it uses what users use, and
 # _plural, _check_request, _create_encoded, _raw_rows, _headers, _size, _dig, _moment,
-# _now, _parse_time, _ignoring_404, _may_pass, _poll_delay, _retry_after.
+# _now, _parse_time, _decode_row, _ignoring_404, _may_pass, _poll_delay, _retry_after.
 #
 # The journal beside the results holds the state of each part, which becomes one batch:
 #
@@ -3287,7 +3287,8 @@ class Job:
         # When to send or look, and when to poll: by the monotonic clock of this
         # process.
         self._send_due = self._poll_due = 0.0
-        # By the id of a batch: the downloads that ended without all rows.
+        # By the id of a batch: the responses since it was seen running that are none of
+        # the API's, and the downloads that ended without all rows.
         self._incomplete: Counter[str] = Counter()
         with _locked(self._rows_path) as self._rows_file:
             try:
@@ -3408,7 +3409,7 @@ class Job:
             parts = [part for part in journal.parts if batch_id in part.asked]
             if not parts and batch_id not in journal.disowned:
                 raise InvalidRequestsError(
-                    f"--disown {batch_id}: no question has named this batch"
+                    f"--disown {batch_id}: no question that is open names this batch"
                 )
             journal.disowned = sorted({*journal.disowned, batch_id})
             # If several questions named it, that about a part in doubt is answered.
@@ -3593,8 +3594,9 @@ class Job:
                     found.append(batch.id)
             if is_past:
                 break
-        is_end = not part.noted and (is_past or page.has_more is False)
-        return found, is_met or is_end
+        # A gateway may leave out has_more, also of a list that is empty.
+        is_end = page.has_more is False or not (page.data or page.has_more)
+        return found, is_met or (not part.noted and (is_past or is_end))
 
     def _create(self, part: _Part, page: Page[MessageBatch]) -> None:
         """Make the batch of a part; the page is the list before that."""
@@ -3674,6 +3676,7 @@ class Job:
                 self._read(part, batch_id)
             else:
                 self._running.append(batch)
+                self._incomplete[batch_id] = 0
                 self._poll_later(_headers(batch))
                 if part.asked:
                     # It has come back, and cannot be given up any more.
@@ -3686,8 +3689,8 @@ class Job:
             self._after_error(part, batch_id, error)
         except AnthropicError as error:
             # The batch has no results_url, or a replica lags behind.
-            if batch and batch.results_url:
-                self._poll_later(_headers(batch))
+            if batch and isinstance(batch.results_url, str):
+                self.progress.waiting(self._poll_later(_headers(batch)), str(error))
             else:
                 self._ask_about(part, [batch_id], str(error))
 
@@ -3905,7 +3908,7 @@ class _Summary:
     def read(self, path: str) -> None:
         """Count the rows of a file."""
         with open(path, "rb") as rows:
-            for row in iter_json_lines(rows):
+            for row in filter(None, map(_decode_row, rows)):
                 self._add(row["custom_id"], row.get("result"))
 
     def _add(self, custom_id: str, result: Any) -> None:

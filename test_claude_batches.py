@@ -1577,14 +1577,6 @@ def test_every_public_class_and_function_has_a_docstring():
     assert [node.name for node in nodes if not ast.get_docstring(node)] == []
 
 
-def test_no_function_has_more_than_40_lines_of_code():
-    for function in ast.walk(TREE):
-        if isinstance(function, ast.FunctionDef):
-            nodes = ast.walk(function)
-            lines = {node.lineno for node in nodes if hasattr(node, "lineno")}
-            assert len(lines) <= 40, function.name
-
-
 def test_importing_is_quiet_and_loads_nothing_that_is_not_needed():
     loaded = python(MODULE.parent, "import claude_batches; print(*sys.modules)").split()
     assert "claude_batches" in loaded
@@ -4702,10 +4694,7 @@ def test_a_candidate_that_cannot_be_read_is_a_question(case):
 
 
 def test_a_list_without_the_noted_batches_is_a_question(case):
-    def hide():
-        job.server.hidden = set(job.sandbox._batches)
-
-    job = case(create=[then(hide, GONE)])
+    job = case(create=[then(lambda: hide(job), GONE)])
     seen = job.run(status=1)
     assert f"--disown {job.server.batch_id}" in seen and "paid" in seen
     assert job.server.batch_id in job.run(status=1)
@@ -4755,7 +4744,7 @@ def test_a_question_is_told_beside_a_refusal(case):
 def test_a_replica_that_lags_behind_the_last_poll_is_no_question(case):
     lag = Fault(changes={"processing_status": "in_progress", "results_url": None})
     job = case(retrieve=[None, lag])
-    job.run()
+    assert "waiting" in job.run()
     job.check()
 
 
@@ -4778,7 +4767,8 @@ def test_a_stranger_on_a_list_that_is_cut_off_is_not_the_only_candidate(case, is
 
 
 def test_a_first_batch_ever_that_was_not_made_is_sent_again(case):
-    job = case()
+    # A gateway may leave out what the list says of its end.
+    job = case(list=itertools.repeat(Fault(changes={"has_more": None})))
     job.sandbox._batches.clear()
     job.server.faults["create"] = iter([GONE])
     job.run()
@@ -4799,17 +4789,18 @@ def with_results(fault):
     return change
 
 
-def archived(job, batch_id):
-    fault = Fault(changes={"results_url": None, "archived_at": "2026-01-01T00:00:00Z"})
-    job.server.faults["retrieve"] = on(batch_id, fault)
+def changed(**changes):
+    def change(job, batch_id):
+        job.server.faults["retrieve"] = on(batch_id, Fault(changes=changes))
+
+    return change
 
 
 def counted(number, *custom_ids):
     """The batch itself says that it has so many rows, and has these."""
 
     def change(job, batch_id):
-        fault = Fault(changes={"request_counts": {"succeeded": number}})
-        job.server.faults["retrieve"] = on(batch_id, fault)
+        changed(request_counts={"succeeded": number})(job, batch_id)
         with_results(reply(body=rows_json(custom_ids)))(job, batch_id)
 
     return change
@@ -4819,7 +4810,8 @@ UNUSABLE = {
     "fewer": counted(1, "r0"),
     "others": counted(3, "r0", "r1", "x"),
     "deleted": deleted,
-    "archived": archived,
+    "archived": changed(results_url=None, archived_at="2026-01-01T00:00:00Z"),
+    "no url": changed(results_url=7),
     "404": with_results(refusal(404)),
     "400": with_results(refusal(400)),
     "410": with_results(refusal(410)),
@@ -4968,12 +4960,16 @@ def test_a_candidate_that_runs_is_waited_for_while_another_one_is_read(case):
     job.check()
 
 
-def test_a_question_about_a_part_in_doubt_lets_the_others_end(case):
-    def hide():
-        job.server.hidden = set(job.sandbox._batches)
+def test_responses_to_some_polls_that_are_no_batches_are_no_question(case):
+    job = case(ids=IDS[:2], seconds=3600, retrieve=[reply(), None] * 3)
+    job.at(5000, job.release)
+    job.run(*SLOWLY)
+    job.check()
 
+
+def test_a_question_about_a_part_in_doubt_lets_the_others_end(case):
     job = case(ids=[*IDS, "r4", "r5"], seconds=3600)
-    job.server.faults["create"] = iter([None, then(hide, GONE)])
+    job.server.faults["create"] = iter([None, then(lambda: hide(job), GONE)])
     job.at(5000, job.release)
     seen = job.run(*SLOWLY, status=1)
     assert "part 1 of 3 (2 requests): 2 results" in seen and "--disown" in seen
@@ -5190,8 +5186,9 @@ def test_a_finish_takes_no_other_rows_than_those_that_were_collected(case, monke
         patch.setattr(os, "unlink", unlink)
         job.run(status=1)
     whole = read("out.jsonl")
-    write("out.jsonl", whole[:-10])
-    assert "does not have the rows" in job.run(status=1)
+    for damaged in (whole[:-10], whole.replace(b"custom_id", b"kustom_id")):
+        pathlib.Path("out.jsonl").write_bytes(damaged)
+        assert "does not have the rows" in job.run(status=1)
     pathlib.Path("out.jsonl").write_bytes(whole)
     job.run()
     job.check()
