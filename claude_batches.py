@@ -2016,7 +2016,8 @@ def _encoded(requests: Iterable[Any], tail: int) -> Iterator[bytes]:
                     f"this request takes the batch over {MAX_BATCH_BYTES:,} bytes"
                 )
         except ValueError as error:
-            custom_id = _dig(request, "custom_id")
+            is_object = isinstance(request, Mapping)
+            custom_id = request.get("custom_id") if is_object else None
             place = f"requests[{index}] (custom_id {custom_id!r:.80})"
             raise InvalidRequestsError(f"{place}: {error}") from None
         yield encoded
@@ -2417,7 +2418,7 @@ class _Call:
 def _dig(value: Any, *names: str) -> Any:
     """Return a field inside objects of JSON, None if there is none."""
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
@@ -3916,11 +3917,11 @@ class _Summary:
         _count_name(self.counts["outcomes"], outcome)
         if outcome != "succeeded":
             self.failed.add(custom_id)
-        error_type = _dig(result, "error", "error", "type")
-        if error_type is not None:
-            message = _dig(result, "error", "error", "message")
-            _count_name(self.counts["errors"], f"{error_type}: {message}")
-            self.invalid += error_type == "invalid_request_error"
+            error_type = _dig(result, "error", "error", "type")
+            if error_type is not None:
+                message = _dig(result, "error", "error", "message")
+                _count_name(self.counts["errors"], f"{error_type}: {message}")
+                self.invalid += error_type == "invalid_request_error"
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
