@@ -1887,7 +1887,7 @@ def _checked_base_url(url: Any) -> str:
         # It is not shown, because it may hold a password.
         raise InvalidRequestsError(
             "base_url must be http(s)://host[:port][/path], without user:password, "
-            "in ASCII"
+            "in ASCII; it may come from ANTHROPIC_BASE_URL"
         )
     rest = match["rest"].rstrip("/")
     if re.search("(?i)/v1(/messages)?(/batches)?$", rest):
@@ -3687,7 +3687,7 @@ class Job:
             # The journal cannot be written.
             raise
         except APIError as error:
-            self._after_error(part, batch_id, error)
+            self._after_error(part, batch_id, error, is_retrieved=batch is not None)
         except AnthropicError as error:
             # The batch has no results_url, or a replica lags behind.
             if batch and isinstance(batch.results_url, str):
@@ -3701,7 +3701,9 @@ class Job:
         self._poll_due = max(self._poll_due, time.monotonic() + seconds)
         return seconds
 
-    def _after_error(self, part: _Part, batch_id: str, error: APIError) -> None:
+    def _after_error(
+        self, part: _Part, batch_id: str, error: APIError, is_retrieved: bool
+    ) -> None:
         """Poll again later, or ask about the batch.
 
         Raises what is wrong with the key.
@@ -3709,7 +3711,9 @@ class Job:
         is_passing = _may_pass(error)
         if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
             self._incomplete[batch_id] += 1
-            is_passing = self.wait and self._incomplete[batch_id] < 3
+            # A run that does not wait leaves a poll that gave no batch to the next run.
+            is_early = self._incomplete[batch_id] < 3
+            is_passing = is_early and (self.wait or not is_retrieved)
         if is_passing:
             self.progress.waiting(self._poll_later(error.headers), str(error))
         elif error.status_code in (401, 402, 403):
