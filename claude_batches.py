@@ -2489,9 +2489,8 @@ def _pause(seconds: float, error: APIError) -> None:
     # Importing logging takes a while, and most runs need no retry.
     import logging
 
-    logging.getLogger("claude_batches").debug(
-        "retry in %.1f s, because of: %s", seconds, error, extra={"seconds": seconds}
-    )
+    logger = logging.getLogger("claude_batches")
+    logger.debug("retry in %.1f s, because of: %s", seconds, error)
     time.sleep(seconds)
 
 
@@ -2807,8 +2806,9 @@ class JobError(AnthropicError):
 
 
 def _count(client: Anthropic, params: _Fields, betas: Iterable[str] | None) -> int:
-    fields: _JSONObject = {"model": None, "messages": None}
-    fields.update({name: params[name] for name in params if name in COUNTED})
+    # count_tokens says what is wrong with a field that is missing.
+    params = {"model": None, "messages": None, **params}
+    fields = {name: params[name] for name in params if name in COUNTED}
     return client.messages.count_tokens(betas=betas, **fields).input_tokens
 
 
@@ -2935,7 +2935,7 @@ def _syntax_error(error: Any, line: bytes, text: bytes) -> str:
     if isinstance(error, UnicodeDecodeError):
         column += len(text[: error.start].decode())
         return f"not utf-8: {error.reason}, column {column}"
-    is_cut = error.pos >= len(text.decode()) or "Unterminated" in error.msg
+    is_cut = error.pos >= len(error.doc) or "Unterminated" in error.msg
     end = "; it is cut, or goes on in the next line" if is_cut else ""
     return f"not JSON: {error.msg}, column {column + error.pos}{end}"
 
@@ -3978,10 +3978,6 @@ class _SandboxBatch:
     requests: list[tuple[str, str, str | None]]
     cancel_initiated_at: datetime | None = None
 
-    def is_ended(self) -> bool:
-        """Tell whether its time is over."""
-        return _now() >= self.ends
-
     def outcome(self, custom_id: str, refusal: str | None) -> str:
         """Return the type of a request's result."""
         if refusal:
@@ -3992,7 +3988,7 @@ class _SandboxBatch:
 
     def show(self) -> _JSONObject:
         """Return the MessageBatch's JSON as it is now."""
-        ended = self.is_ended()
+        ended = _now() >= self.ends
         counts = dict.fromkeys(MessageBatchRequestCounts.__annotations__, 0)
         for custom_id, _, refusal in self.requests:
             outcome = self.outcome(custom_id, refusal) if ended else "processing"
@@ -4015,12 +4011,13 @@ class _SandboxBatch:
     def rows(self) -> Iterator[bytes]:
         """Yield the lines of results, in another order: the API promises none."""
         for number, (custom_id, model, refusal) in enumerate(reversed(self.requests)):
-            result: _JSONObject = {"type": self.outcome(custom_id, refusal)}
-            if result["type"] == "errored":
+            outcome = self.outcome(custom_id, refusal)
+            result: _JSONObject = {"type": outcome}
+            if refusal:
                 message = f"{refusal} (says the sandbox)"
                 error = {"type": "invalid_request_error", "message": message}
                 result["error"] = {"type": "error", "error": error, "request_id": None}
-            elif result["type"] == "succeeded":
+            elif outcome == "succeeded":
                 result["message"] = _sandbox_message(number, model)
             yield _encode_json({"custom_id": custom_id, "result": result}) + b"\n"
 
@@ -4095,8 +4092,7 @@ class Sandbox:
     def __enter__(self) -> Self:
         from threading import Thread
 
-        serve = self._server.serve_forever
-        Thread(target=serve, args=(0.05,), daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -4111,12 +4107,15 @@ class Sandbox:
         Raises ValueError for a 400, else the error that the client will raise.
         """
         if not (headers.get("authorization") or headers.get("x-api-key")):
-            message = "the sandbox wants a key, any key"
-            raise AuthenticationError(message, type="authentication_error")
+            raise AuthenticationError(
+                "the sandbox wants a key, any key", type="authentication_error"
+            )
         if call == "POST /v1/messages/count_tokens":
             return self._count_tokens(_sandbox_json(raw))
         if call == f"POST {_BATCHES}":
-            return self._create(_sandbox_json(raw), headers.get("anthropic-version"))
+            return self._create(
+                _sandbox_json(raw), headers.get("anthropic-version", "")
+            )
         if call == f"GET {_BATCHES}":
             # A copy, because other threads may make or delete batches meanwhile.
             batches = list(self._batches.values())
@@ -4128,8 +4127,9 @@ class Sandbox:
             return _sandbox_page(models, dict(query))
         response = self._find(call)
         if response is None:
-            message = f"the sandbox has no {call}, or not yet"
-            raise NotFoundError(message, type="not_found_error")
+            raise NotFoundError(
+                f"the sandbox has no {call}, or not yet", type="not_found_error"
+            )
         return response
 
     def _find(self, call: str) -> Any:
@@ -4141,9 +4141,9 @@ class Sandbox:
         method, _, path = call.partition(_BATCHES + "/")
         batch_id, _, action = path.partition("/")
         batch = self._batches.get(batch_id)
-        return self._act(method + action, batch) if batch else None
+        return batch and self._act(method + action, batch)
 
-    def _create(self, body: Any, version: str | None) -> _JSONObject:
+    def _create(self, body: Any, version: str) -> _JSONObject:
         requests = _dig(body, "requests")
         if not isinstance(requests, list) or len(body) != 1:
             raise ValueError("requests must be a list, and the only field")
@@ -4151,17 +4151,17 @@ class Sandbox:
         # What the client does not send is what the API refuses.
         for _, request in zip(_encoded(requests, len(_END)), requests):
             params = request["params"]
-            refusal = _later_refusal(params, version or "")
+            refusal = _later_refusal(params, version)
             kept.append((request["custom_id"], str(params.get("model")), refusal))
         now = _now()
         batch_id = f"msgbatch_sandbox_{os.urandom(8).hex()}"
         batch = _SandboxBatch(self.url, batch_id, now, now + self._seconds, kept)
-        self._batches[batch.id] = batch
+        self._batches[batch_id] = batch
         return batch.show()
 
     def _act(self, action: str, batch: _SandboxBatch) -> Any:
         """Return the response to an action on a batch, None if there is none (yet)."""
-        is_ended = batch.is_ended()
+        is_ended = _now() >= batch.ends
         if action == "GET results":
             return batch.rows() if is_ended else None
         if action == "DELETE ":
@@ -4220,10 +4220,10 @@ def _sandbox_server(sandbox: Sandbox, port: int) -> Any:
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Server(ThreadingHTTPServer):
-        def handle_error(self, request: Any, client_address: Any) -> None:
+        def finish_request(self, request: Any, client_address: Any) -> None:
             # A client that has disconnected is not reported.
-            if not isinstance(sys.exc_info()[1], ConnectionError):
-                super().handle_error(request, client_address)
+            with contextlib.suppress(ConnectionError):
+                super().finish_request(request, client_address)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -4260,18 +4260,19 @@ def _sandbox_respond(handler: Any, sandbox: Sandbox) -> None:
             "error": {"type": error_type, "message": str(error)},
             "request_id": request_id,
         }
-    is_json = isinstance(response, dict)
+    content_type, blocks = "application/x-jsonl", response
+    if isinstance(response, dict):
+        content_type, blocks = "application/json", [_encode_json(response)]
     handler.send_response(status)
     handler.send_header("request-id", request_id)
     handler.send_header("anthropic-organization-id", "sandbox")
     handler.send_header("transfer-encoding", "chunked")
-    content_type = "application/json" if is_json else "application/x-jsonl"
     handler.send_header("content-type", content_type)
-    if is_json and response.get("processing_status") in ("in_progress", "canceling"):
+    if _dig(response, "processing_status") in ("in_progress", "canceling"):
         # The polling interval.
         handler.send_header("retry-after", "1")
     handler.end_headers()
-    for block in [_encode_json(response)] if is_json else response:
+    for block in blocks:
         handler.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
     handler.wfile.write(b"0\r\n\r\n")
 
@@ -4290,21 +4291,19 @@ def _visible(text: str) -> str:
     return re.sub(control, lambda match: repr(match.group())[1:-1], text)
 
 
-def _one_line(text: str) -> str:
+def _one_line(value: object) -> str:
+    """Return what is shown of a value in one line: nothing of None."""
+    text = "" if value is None else str(value)
     return _visible(text.replace("\n", " "))
 
 
 def _ask_stderr(function: Callable[[int], Any]) -> Any:
     """Return what a function tells of standard error, None where that is no file."""
-    try:
+    # get_terminal_size raises the first two (ValueError on Windows,
+    # python/cpython#93203), a stream that is no file any of them.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         return function(sys.stderr.fileno())
-    except _NO_DESCRIPTOR:
-        return None
-
-
-# What get_terminal_size raises (ValueError on Windows, python/cpython#93203), and a
-# stream that is no file.
-_NO_DESCRIPTOR = (OSError, ValueError, AttributeError)
+    return None
 
 
 def _terminal_columns() -> int:
@@ -4321,13 +4320,14 @@ class _Progress:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = argv
-        # The status line that was shown last, and its width on the terminal.
+        # The status line that was shown last, and the width of the widest one on the
+        # terminal, which is what there may be to overwrite.
         self._last, self._width = "", 0
 
     def command(self, *arguments: str) -> str:
         """Return a command of this file as it can be pasted into a shell."""
-        program = [sys.argv[0]]
-        if sys.argv[0].endswith(".py"):
+        program = sys.argv[:1]
+        if program[0].endswith(".py"):
             program.insert(0, os.path.basename(sys.executable or "python"))
         return " ".join(map(_quote, [*program, *arguments]))
 
@@ -4352,30 +4352,24 @@ class _Progress:
         """Print a message, which stays.  In a file, such as nohup's, it has a time."""
         if _ask_stderr(os.path.isfile):
             text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
-        self._write(self._erasure() + _visible(text) + "\n")
-        self._width = 0
-
-    def _erasure(self) -> str:
-        """Return what erases the status line of a terminal."""
-        # The terminal may be narrower now than when the line was written.
+        # The terminal may be narrower now than when the status line was written.
         width = min(self._width, _terminal_columns() - 1)
-        return f"\r{'':{width}}\r" if width > 0 else ""
+        erasure = f"\r{'':{width}}\r" if width > 0 else ""
+        self._write(erasure + _visible(text) + "\n")
 
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
 
-        Elsewhere than on a terminal it is printed without ``times``, and only when more
-        changes than a request id or the end of a wait.
+        Elsewhere than on a terminal it is printed without ``times``, its end, and only
+        when more changes than a request id or the end of a wait.
         """
         columns = _terminal_columns()
         if columns:
-            if times:
-                text += f", {times}"
-            shown = _one_line(text)[: columns - 1]
-            erasure = self._erasure() or "\r"
+            # Spaces overwrite what is left of a line that was longer.
+            shown = _one_line(text + times).ljust(self._width)[: columns - 1]
             end = "\n" if is_last else ""
-            self._write(erasure + shown + end)
-            self._width = 0 if is_last else len(shown)
+            self._write("\r" + shown + end)
+            self._width = len(shown)
         else:
             kept = re.sub(r" \(request id [^)]*\)| until [\d:]{8}", "", text)
             if kept != self._last:
@@ -4407,7 +4401,7 @@ class _Progress:
         end = min(_moment(batch.expires_at) or now for batch in batches)
         self.status_line(
             f"{several}{status}: {', '.join(counts)}",
-            f"{_clock(now - begun)} elapsed, expires in {_clock(end - now)}",
+            f", {_clock(now - begun)} elapsed, expires in {_clock(end - now)}",
             is_last=status == "ended",
         )
 
@@ -4430,9 +4424,8 @@ def _show_retries(progress: _Progress, stack: contextlib.ExitStack) -> None:
     """
     import logging
 
-    def show(record: logging.LogRecord) -> bool:
-        seconds = getattr(record, "seconds", 0.0)
-        reason = record.args[-1]  # type: ignore[index]
+    def show(record: Any) -> bool:
+        seconds, reason = record.args
         if isinstance(reason, NotFoundError):
             progress.status_line(
                 f"not found yet; it is looked for until {NOT_FOUND_SECONDS:g} s have "
@@ -4470,8 +4463,7 @@ def _print_all(
         return
     rows = [head.split()]
     for one in objects:
-        texts = ["" if cell is None else str(cell) for cell in cells(one)]
-        rows.append([*map(_one_line, texts)])
+        rows.append([*map(_one_line, cells(one))])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         _print("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -4488,8 +4480,10 @@ def _run_command(args: Any) -> int:
     if args.dry_run:
         _print(job.plan()[1])
         return 0
-    args.open_batches = lambda: job.open_batches
-    return job.run()
+    try:
+        return job.run()
+    finally:
+        args.open_batches = job.open_batches
 
 
 def _run_in_sandbox(args: Any, options: _JSONObject) -> int:
@@ -4513,7 +4507,7 @@ def _folder_beside(path: str) -> tempfile.TemporaryDirectory[str]:
 
 
 def _create_command(args: Any) -> None:
-    requests: Any = (request for *_, request in _read_requests(args.REQUESTS))
+    requests = (request for *_, request in _read_requests(args.REQUESTS))
     batch = Anthropic().messages.batches.create(requests=requests, betas=args.betas)
     try:
         _print(batch)
@@ -4532,17 +4526,15 @@ def _act_command(args: Any) -> None:
 def _wait_command(args: Any) -> int:
     def show(batch: MessageBatch) -> None:
         is_ended = batch.processing_status == "ended"
-        args.open_batches = lambda: [] if is_ended else [args.ID]
+        args.open_batches = [] if is_ended else [args.ID]
         args.progress.batches([batch])
 
     batches = Anthropic().messages.batches
-    batch = None
     # The batch is retrieved once before, because wait() would retry an error that
-    # should be told at once.  A 404 is ignored, because the batch may be fresh.
-    with contextlib.suppress(NotFoundError):
-        batch = batches.retrieve(args.ID)
-        show(batch)
-    if not batch or args.open_batches():
+    # should be told at once.
+    batch = _ignoring_404(lambda: batches.retrieve(args.ID))
+    show(batch)
+    if args.open_batches:
         batch = batches.wait(args.ID, poll_interval=args.poll_interval, on_poll=show)
     _print(batch)
     counts = batch.request_counts
@@ -4552,8 +4544,7 @@ def _wait_command(args: Any) -> int:
 def _list_command(args: Any) -> None:
     def cells(batch: MessageBatch) -> Iterable[object]:
         counts = batch.request_counts or MessageBatchRequestCounts()
-        moment = _moment(batch.created_at)
-        created = moment and f"{moment:%Y-%m-%d %H:%M:%SZ}"
+        created = _moment(batch.created_at) and f"{batch.created_at:%Y-%m-%d %H:%M:%SZ}"
         status, size = batch.processing_status, _size(batch)
         return batch.id, status, created, size, counts.succeeded, counts.errored
 
@@ -4580,26 +4571,25 @@ def _models_command(args: Any) -> None:
 
 
 def _results_command(args: Any) -> int:
+    status = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal status
+        with Anthropic().messages.batches.results(args.ID) as results:
+            for line, row in _raw_rows(results):
+                if _dig(row, "result", "type") != "succeeded":
+                    status = 3
+                yield line
+
     if args.output in (None, "-"):
-        return _write_rows(args.ID, sys.stdout)
+        sys.stdout.writelines(map(bytes.decode, lines()))
+        return status
     _refuse_existing(args.output)
     with _folder_beside(args.output) as folder:
         path = os.path.join(folder, "results")
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            status = _write_rows(args.ID, file)
-            _sync(file)
+        _write(path, lines())
         _publish(path, args.output)
     return status
-
-
-def _write_rows(batch_id: str, file: Any) -> int:
-    """Write the rows of a batch to a file, and return the exit status."""
-    failed = 0
-    with Anthropic().messages.batches.results(batch_id) as results:
-        for line, row in _raw_rows(results):
-            file.write(line.decode())
-            failed += _dig(row, "result", "type") != "succeeded"
-    return 3 if failed else 0
 
 
 def _count_tokens_command(args: Any) -> None:
@@ -4767,9 +4757,8 @@ def _parse(argv: list[str]) -> Any:
         command = commands.add_parser(
             name, help=text, description=text, allow_abbrev=False
         )
-        # list() returns [], so at first there are no open batches.
         command.set_defaults(
-            command=function, name=name, progress=_Progress(argv), open_batches=list
+            command=function, name=name, progress=_Progress(argv), open_batches=[]
         )
         for argument in arguments.split():
             flags = argument.strip("[]").split("/")
@@ -4779,7 +4768,7 @@ def _parse(argv: list[str]) -> Any:
 
 def _report(args: Any, status: int, reason: str) -> None:
     """Tell what ended a command, which batches go on, and what to type."""
-    progress, ids = args.progress, args.open_batches()
+    progress, ids = args.progress, args.open_batches
     interrupted = args.command if status > 2 else None
     progress.message(reason)
     if interrupted is _create_command:
@@ -4830,12 +4819,12 @@ def _interrupt_on_signals(stack: contextlib.ExitStack) -> None:
     """
     import signal
 
-    raised = float("-inf")
+    quiet = _countdown(0.0)
 
     def interrupt(number: int, _: object) -> None:
-        nonlocal raised
-        if time.monotonic() - raised > 1.0:
-            raised = time.monotonic()
+        nonlocal quiet
+        if not quiet():
+            quiet = _countdown(1.0)
             is_term = number == signal.SIGTERM
             raise KeyboardInterrupt("terminated" if is_term else "interrupted")
 
@@ -4872,8 +4861,7 @@ def main(argv: list[str] | None = None) -> int:
     # An input may hold any integer; older Pythons have no such limit.
     with contextlib.suppress(AttributeError):
         sys.set_int_max_str_digits(0)
-    argv = sys.argv[1:] if argv is None else argv
-    args = _parse(argv)
+    args = _parse(sys.argv[1:] if argv is None else argv)
     with contextlib.ExitStack() as stack:
         _show_retries(args.progress, stack)
         _interrupt_on_signals(stack)
