@@ -2805,6 +2805,15 @@ class JobError(AnthropicError):
     """The job cannot go on by itself; the message says why, and what to do."""
 
 
+# The journal cannot be written, or the key is refused, which is of every batch.
+_STOPS_ALL = (
+    JobError,
+    AuthenticationError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+)
+
+
 def _count(client: Anthropic, params: _Fields, betas: Iterable[str] | None) -> int:
     # count_tokens says what is wrong with a field that is missing.
     params = {"model": None, "messages": None, **params}
@@ -2853,7 +2862,7 @@ def _read_requests(path: str) -> Iterator[tuple[str, int, bytes, _JSONObject]]:
                     _check_request(request, seen)
                     _check_text(text, request)
                 except _NOT_JSON as error:
-                    reason = _reason(error, line, request, path)
+                    reason = _reason(error, line, text, request, path)
                     raise InvalidRequestsError(f"{place}: {reason}") from None
                 yield place, start, text, request
     if not seen:
@@ -2883,7 +2892,7 @@ def _check_text(text: bytes, request: _JSONObject) -> None:
         raise ValueError("a key comes twice")
 
 
-def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
+def _reason(error: Exception, line: bytes, text: bytes, request: Any, path: str) -> str:
     """Return why a line is not a request, and how to make requests of such a file."""
     keys = set(request) if isinstance(request, dict) else set()
     old = "FILE" if path == "-" else path
@@ -2900,7 +2909,6 @@ def _reason(error: Exception, line: bytes, request: Any, path: str) -> str:
             f"Get-Content {_quote(old)} | Set-Content -Encoding utf8 {_quote(new)}; "
             f"elsewhere: iconv -f UTF-16 -t UTF-8 {_quote(old)} > {_quote(new)}"
         )
-    text = line.strip(AROUND_JSON)
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         reason = _syntax_error(error, line, text)
     found, program = _other_format(text, keys)
@@ -2929,7 +2937,7 @@ def _other_format(text: bytes, keys: set[str]) -> tuple[str, str]:
 
 def _syntax_error(error: Any, line: bytes, text: bytes) -> str:
     """Return what is wrong with the JSON, and in which column."""
-    before = line[: line.find(text)]
+    before, _, _ = line.partition(text)
     # A byte order mark is no column.
     column = 1 + len(before.decode("ascii", "ignore"))
     if isinstance(error, UnicodeDecodeError):
@@ -2999,7 +3007,7 @@ class _Part:
     state: str = "planned"
     # The first page of the list before it was sent: ids, and the oldest created_at.
     noted: list[str] = field(default_factory=list)
-    noted_since: str | None = None
+    noted_since: str = ""
     # Its batch, or the candidates: how many of the part's rows each has, None if that
     # is not known.  One with 0 is somebody else's, or was disowned; the batch of a part
     # has a number only if it was taken over.
@@ -3013,6 +3021,9 @@ class _Part:
     # What only a person can decide.  It is no field, because it is not journalled: the
     # next run asks again if it is still open.
     question = ""
+    # How many responses in a row were none of the API's, or downloads that ended without
+    # all rows.  It is not journalled, either.
+    incomplete = 0
 
     @property
     def left(self) -> dict[str, int | None]:
@@ -3048,35 +3059,37 @@ class _Journal:
     betas: list[str]
     parts: list[_Part]
     started_at: str
+    format: int = JOURNAL_FORMAT
     # The headers of a response that tell whose key the run began with.
     owner: dict[str, str] = field(default_factory=dict)
     # The byte of RESULTS.part where the rows of the collected parts end.
     rows_end: int = 0
     disowned: list[str] = field(default_factory=list)
 
-    @classmethod
-    def load(cls, path: str) -> _Journal:
-        """Read a journal.  Raises JobError for one that was changed, or is of another
-        version.
-        """
-        try:
-            with open(path, encoding="utf-8") as file:
-                fields = json.load(file)
-            if "format" not in fields and "parts" in fields:
-                raise JobError(
-                    f"{path} is the journal of an earlier version of this file: end "
-                    "that job with it, or move the journal away to pay for all anew"
-                )
-            is_whole = fields.pop("journal_digest") == _digest_of(fields)
-            if not is_whole or fields.pop("format") != JOURNAL_FORMAT:
-                raise ValueError("it was changed, or is of another version")
-            fields["parts"] = [_Part(**part) for part in fields["parts"]]
-            return cls(**fields)
-        except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
+
+def _read_journal(path: str) -> _Journal:
+    """Read a journal.
+
+    Raises JobError for one that was changed, or is of another version.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+        if "format" not in fields and "parts" in fields:
             raise JobError(
-                f"{path} is not the journal of a run: {error}.  Put it back as it was, "
-                "or move it away to pay for all anew"
-            ) from None
+                f"{path} is the journal of an earlier version of this file: end "
+                "that job with it, or move the journal away to pay for all anew"
+            )
+        is_whole = fields.pop("journal_digest") == _digest_of(fields)
+        if not is_whole or fields["format"] != JOURNAL_FORMAT:
+            raise ValueError("it was changed, or is of another version")
+        fields["parts"] = [_Part(**part) for part in fields["parts"]]
+        return _Journal(**fields)
+    except (*_NOT_JSON, TypeError, KeyError, AttributeError) as error:
+        raise JobError(
+            f"{path} is not the journal of a run: {error}.  Put it back as it was, "
+            "or move it away to pay for all anew"
+        ) from None
 
 
 def _digest_of(fields: _JSONObject) -> str:
@@ -3288,9 +3301,6 @@ class Job:
         # When to send or look, and when to poll: by the monotonic clock of this
         # process.
         self._send_due = self._poll_due = 0.0
-        # By the id of a batch: the responses since it was seen running that are none of
-        # the API's, and the downloads that ended without all rows.
-        self._incomplete: Counter[str] = Counter()
         with _locked(self._rows_path) as self._rows_file:
             try:
                 self._open()
@@ -3320,9 +3330,8 @@ class Job:
                 ) from error
 
     def _work(self) -> int:
-        for part in self._in_doubt():
-            self._await_settle(part)
-        if self._in_doubt() and not self.wait:
+        self._await_settle()
+        if self._send_due and not self.wait:
             # Otherwise runs that do not wait would never end a doubt.
             time.sleep(self.settle)
             self._send_due = 0.0
@@ -3339,7 +3348,8 @@ class Job:
         questions = [part.question for part in self._parts if part.question]
         if questions:
             raise JobError("\n".join(questions))
-        return self._finish() if self._is_collected() else 4
+        # A part that is not collected is due, or has a question.
+        return 4 if dues else self._finish()
 
     def _send_and_poll(self) -> None:
         try:
@@ -3353,9 +3363,6 @@ class Job:
             raise
         self._poll()
 
-    def _is_collected(self) -> bool:
-        return all(part.state == "collected" for part in self._parts)
-
     # Plan
 
     def _open(self) -> None:
@@ -3368,12 +3375,18 @@ class Job:
                 raise JobError(
                     f"{self._rows_path} is of a run without its journal; move it away"
                 )
-            self._journal = self.plan()[0]
+            self._journal, _ = self.plan()
             self._parts = self._journal.parts
             if self.check:
                 self._check_first()
         self._apply_disowned()
-        if not self._is_collected():
+        if any(part.state != "collected" for part in self._parts):
+            _refuse_existing(self.results)
+            if os.path.getsize(self._rows_path) < self._journal.rows_end:
+                raise JobError(
+                    f"{self._rows_path} has lost rows that {self._journal_path} "
+                    "counts; put it back"
+                )
             self._identify()
         self._save()
 
@@ -3383,21 +3396,14 @@ class Job:
         Raises JobError if it is of another job.
         """
         # It is set before the checks, so that open_batches is right if one fails.
-        journal = self._journal = _Journal.load(self._journal_path)
+        journal = self._journal = _read_journal(self._journal_path)
         self._parts = journal.parts
-        plan = self.plan()[0]
+        plan, _ = self.plan()
         then, now = ([part.digest for part in one.parts] for one in (journal, plan))
         if then != now:
             self._refuse_change()
         _check_same("base_url", journal.base_url, plan.base_url)
         _check_same("--beta", journal.betas, plan.betas)
-        if not self._is_collected():
-            _refuse_existing(self.results)
-            if os.path.getsize(self._rows_path) < journal.rows_end:
-                raise JobError(
-                    f"{self._rows_path} has lost rows that {self._journal_path} "
-                    "counts; put it back"
-                )
         self.progress.message(f"going on with {self._journal_path}")
 
     def _apply_disowned(self) -> None:
@@ -3405,14 +3411,15 @@ class Job:
 
         Raises InvalidRequestsError for another id.
         """
-        journal = self._journal
+        disowned = self._journal.disowned
         for batch_id in self.disown:
-            parts = [part for part in journal.parts if batch_id in part.asked]
-            if not parts and batch_id not in journal.disowned:
+            parts = [part for part in self._parts if batch_id in part.asked]
+            if parts:
+                disowned.append(batch_id)
+            elif batch_id not in disowned:
                 raise InvalidRequestsError(
                     f"--disown {batch_id}: no question that is open names this batch"
                 )
-            journal.disowned = sorted({*journal.disowned, batch_id})
             # If several questions named it, that about a part in doubt is answered.
             in_doubt = [part for part in parts if part.is_in_doubt]
             for part in in_doubt or parts:
@@ -3472,14 +3479,16 @@ class Job:
                 )
             self._part_of[request["custom_id"]] = part.start
             _count_name(models, params.get("model"))
-            if isinstance(params.get("max_tokens"), int):
-                max_tokens += params["max_tokens"]
+            limit = params.get("max_tokens")
+            if isinstance(limit, int):
+                max_tokens += limit
             refusal = _later_refusal(params, version)
-            warnings += bool(refusal)
-            if refusal and warnings <= MAX_WARNINGS:
-                self.progress.message(
-                    f"{place}: warning: this will come back errored: {refusal}"
-                )
+            if refusal:
+                warnings += 1
+                if warnings <= MAX_WARNINGS:
+                    self.progress.message(
+                        f"{place}: warning: this will come back errored: {refusal}"
+                    )
         if warnings > MAX_WARNINGS:
             self.progress.message(f"… and {warnings - MAX_WARNINGS:,} more warnings")
         started_at = _now().isoformat()
@@ -3520,12 +3529,13 @@ class Job:
             return []
         return in_doubt or [part for part in self._parts if not part.left]
 
-    def _await_settle(self, part: _Part) -> None:
-        """Let a batch that may have been made appear in the list."""
-        self._send_due = time.monotonic() + self.settle
-        self.progress.waiting(
-            self.settle, f"{self._name(part)}: looking whether its batch was made"
-        )
+    def _await_settle(self) -> None:
+        """Let batches of parts in doubt appear in the list."""
+        for part in self._in_doubt():
+            self._send_due = time.monotonic() + self.settle
+            self.progress.waiting(
+                self.settle, f"{self._name(part)}: looking whether its batch was made"
+            )
 
     def _send(self) -> None:
         """Look for the batch of a part in doubt, then send the parts that have none."""
@@ -3539,7 +3549,7 @@ class Job:
                     self._create(part, page)
             except BatchMayExistError as error:
                 self.progress.message(f"{self._name(part)}: {error}")
-                self._await_settle(part)
+                self._await_settle()
                 return
             except APIError as error:
                 self._postpone(error)
@@ -3547,9 +3557,11 @@ class Job:
     def _look(self, part: _Part, first: Page[MessageBatch]) -> None:
         """Write down the candidates of a part in doubt; without any, send it again."""
         found, is_certain = self._candidates(part, first)
+        # What this look finds answers the question, or asks it again.
+        part.asked = []
         if found:
             part.batches.update(dict.fromkeys(found))
-            part.is_certain, part.asked = is_certain, []
+            part.is_certain = is_certain
             self._save()
         elif is_certain:
             # The page of this look is noted, so that nothing comes in between.
@@ -3558,13 +3570,13 @@ class Job:
             flags = [word for one in part.noted for word in ("--disown", one)]
             self._ask(
                 part,
-                part.noted,
                 "no response says whether its batch was made, and none of the batches "
                 "that were listed before is in the list now.  If this key is of "
                 "another workspace, run again with the right one.  If the batches were "
                 "deleted, disown them; unless the list then shows its batch, the part "
                 "is sent, and paid for, again.\n  to disown them: "
                 + self.progress.again(*flags),
+                *part.noted,
             )
 
     def _candidates(
@@ -3604,14 +3616,13 @@ class Job:
 
         def close() -> None:
             # It is journalled before the last block goes out.
-            part.state, part.batches, part.asked = "closing", {}, []
+            part.state, part.batches = "closing", {}
             self._save()
 
         disowned = self._journal.disowned
         part.noted = [one.id for one in page.data if one.id not in disowned]
         times = [_moment(one.created_at) for one in page.data]
-        oldest = min(filter(None, times), default=None)
-        part.noted_since = oldest.isoformat() if oldest else None
+        part.noted_since = str(min(filter(None, times), default=""))
         try:
             batch = _create_encoded(
                 self._batches,
@@ -3619,10 +3630,11 @@ class Job:
                 before_last_block=close,
                 betas=self.betas,
             )
-        except APIError as error:
-            if not isinstance(error, BatchMayExistError):
-                part.state = "planned"
-                self._save()
+        except BatchMayExistError:
+            raise
+        except APIError:
+            part.state = "planned"
+            self._save()
             raise
         # The id is printed before it is written down.
         self.progress.message(f"{self._name(part)}: batch {batch.id}")
@@ -3677,23 +3689,17 @@ class Job:
                 self._read(part, batch_id)
             else:
                 self._running.append(batch)
-                self._incomplete[batch_id] = 0
                 self._poll_later(_headers(batch))
                 if part.asked:
                     # It has come back, and cannot be given up any more.
                     part.asked = []
                     self._save()
-        except JobError:
-            # The journal cannot be written.
+        except _STOPS_ALL:
             raise
-        except APIError as error:
-            self._after_error(part, batch_id, error, is_retrieved=batch is not None)
         except AnthropicError as error:
-            # The batch has no results_url, or a replica lags behind.
-            if batch and isinstance(batch.results_url, str):
-                self.progress.waiting(self._poll_later(_headers(batch)), str(error))
-            else:
-                self._ask_about(part, [batch_id], str(error))
+            self._after_error(part, batch_id, error, batch)
+        else:
+            part.incomplete = 0
 
     def _poll_later(self, headers: Mapping[str, str]) -> float:
         """Put off the next poll as a response asks; return the seconds."""
@@ -3702,25 +3708,31 @@ class Job:
         return seconds
 
     def _after_error(
-        self, part: _Part, batch_id: str, error: APIError, is_retrieved: bool
+        self,
+        part: _Part,
+        batch_id: str,
+        error: AnthropicError,
+        batch: MessageBatch | None,
     ) -> None:
         """Poll again later, or ask about the batch.
 
-        Raises what is wrong with the key.
+        ``batch`` is what the poll gave before the error, if anything.
         """
-        is_passing = _may_pass(error)
-        if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
-            self._incomplete[batch_id] += 1
-            # A run that does not wait leaves a poll that gave no batch to the next run.
-            is_early = self._incomplete[batch_id] < 3
-            is_passing = is_early and (self.wait or not is_retrieved)
-        if is_passing:
-            self.progress.waiting(self._poll_later(error.headers), str(error))
-        elif error.status_code in (401, 402, 403):
-            # These are of the key, and of every batch.
-            raise error
+        if isinstance(error, APIError):
+            is_passing = _may_pass(error)
         else:
-            self._ask_about(part, [batch_id], str(error))
+            # There are no results.  If the poll saw some, a replica lags behind.
+            is_passing = isinstance(getattr(batch, "results_url", None), str)
+        if isinstance(error, (IncompleteResultsError, APIResponseValidationError)):
+            part.incomplete += 1
+            # A run that does not wait leaves a poll that gave no batch to the next run.
+            is_early = part.incomplete < 3
+            is_passing = is_early and (self.wait or not batch)
+        if is_passing:
+            headers = getattr(error, "headers", {})
+            self.progress.waiting(self._poll_later(headers), str(error))
+        else:
+            self._ask_about(part, str(error), batch_id)
 
     def _read(self, part: _Part, batch_id: str) -> None:
         """Append a part's rows of a batch to RESULTS.part.
@@ -3745,7 +3757,7 @@ class Job:
             reason = f"it has {ours:,} of the part's rows"
             if others:
                 reason += f", and {len(others):,} others ({others[0]!r} for one)"
-            self._ask_about(part, [batch_id], reason)
+            self._ask_about(part, reason, batch_id)
         else:
             _sync(self._rows_file)
             part.state, self._journal.rows_end = "collected", end
@@ -3763,17 +3775,16 @@ class Job:
             (batch_id,) = left
             self.progress.message(f"{self._name(part)}: batch {batch_id}, taken over")
             part.state = "created"
+            self._poll_part(part)
         elif part.is_in_doubt:
             # The last look did not prove that there is no other candidate: look again.
-            self._await_settle(part)
+            self._await_settle()
         elif left and None not in left.values():
             counts = [f"{one} has {ours:,} of its rows" for one, ours in left.items()]
-            self._ask_about(part, left, f"which batch is it?  {', '.join(counts)}")
+            self._ask_about(part, f"which batch is it?  {', '.join(counts)}", *left)
         self._save()
-        if part.state == "created":
-            self._poll_part(part)
 
-    def _ask_about(self, part: _Part, ids: Iterable[str], reason: str) -> None:
+    def _ask_about(self, part: _Part, reason: str, *ids: str) -> None:
         """Ask whether to give up batches of a part."""
         text = f"{reason}."
         effect = "and if no other one is the part's, send it, and pay for it, again"
@@ -3784,9 +3795,9 @@ class Job:
         for batch_id in ids:
             disown = self.progress.again("--disown", batch_id)
             text += f"\n  to give up {batch_id}, {effect}: {disown}"
-        self._ask(part, ids, text)
+        self._ask(part, text, *ids)
 
-    def _ask(self, part: _Part, ids: Iterable[str], text: str) -> None:
+    def _ask(self, part: _Part, text: str, *ids: str) -> None:
         """Note a question that only a person can answer, and go on with the others."""
         part.asked = list(ids)
         part.question = f"{self._name(part)}: {text}"
@@ -3804,9 +3815,8 @@ class Job:
         # RESULTS.part is empty after a run that was killed when RESULTS had its name.
         has_rows = os.path.getsize(self._rows_path) > 0
         path = self._rows_path if has_rows else self.results
-        size = os.path.getsize(path) if os.path.isfile(path) else -1
         summary = _Summary()
-        if size == self._journal.rows_end:
+        if os.path.isfile(path) and os.path.getsize(path) == self._journal.rows_end:
             summary.read(path)
         outcomes = summary.counts["outcomes"]
         if sum(outcomes.values()) != len(self._part_of):
@@ -3852,7 +3862,7 @@ class Job:
     def _save(self) -> None:
         """Replace the journal in one step that survives a power cut."""
         path = self._journal_path
-        fields = {"format": JOURNAL_FORMAT, **asdict(self._journal)}
+        fields = asdict(self._journal)
         fields["journal_digest"] = _digest_of(fields)
         text = json.dumps(fields, indent=1)
         try:
@@ -3929,8 +3939,9 @@ class _Summary:
         message = _dig(result, "message")
         usage = _dig(message, "usage")
         if isinstance(usage, dict):
-            if message.get("stop_reason") not in _USUAL_STOPS:
-                _count_name(self.counts["stops"], message.get("stop_reason"))
+            reason = message.get("stop_reason")
+            if reason not in _USUAL_STOPS:
+                _count_name(self.counts["stops"], reason)
             for name in _TOKENS:
                 number = usage.get(name)
                 number = number if isinstance(number, int) else 0
