@@ -216,7 +216,13 @@ class Anthropic(_Closable):
         ssl_context: ssl.SSLContext | None = None,
         opener: Any = None,
     ) -> None:
-        self.api_key, self.auth_token = _credentials(api_key, auth_token)
+        if api_key is not None and auth_token is not None:
+            raise InvalidRequestsError("Give api_key or auth_token, not both")
+        if api_key is None and auth_token is None:
+            api_key = _variable("ANTHROPIC_API_KEY")
+            auth_token = None if api_key else _variable("ANTHROPIC_AUTH_TOKEN")
+        self.api_key = _checked_key(api_key)
+        self.auth_token = _checked_key(auth_token)
         if not isinstance(max_retries, int) or max_retries < 0:
             raise InvalidRequestsError(
                 f"max_retries must be 0 or more, not {max_retries!r}"
@@ -287,8 +293,7 @@ class Anthropic(_Closable):
         """
         timeout = _checked_seconds("timeout", options.pop("timeout", self.timeout))
         if method != "GET" and not isinstance(body, _Body):
-            fields: _JSONObject = dict(body or {})
-            fields.update(extra_body or {})
+            fields = {**(body or {}), **(extra_body or {})}
             body = _encode_json(fields) if fields else None
         headers = self._headers(method, body, **options)
         url = path if path.startswith("http") else self.base_url + path
@@ -304,7 +309,7 @@ class Anthropic(_Closable):
         extra_headers: _Headers | None = None,
         workspace_id: str | None = None,
         user_profile_id: str | None = None,
-    ) -> dict[str, str | None]:
+    ) -> _Headers:
         """Return the headers of a request; each layer wins over those before it.
 
         Raises as _encoded_headers.
@@ -362,7 +367,7 @@ class Anthropic(_Closable):
 
     def _fetch_call(self, cls: type[_T], call: _Call) -> _T:
         fields, headers = self._send(call, call.read_json)
-        obj = _from_json(cls, _checked(cls, call, fields))
+        obj = _object_of(cls, call, fields)
         obj._headers = headers
         return obj  # type: ignore[no-any-return]
 
@@ -383,16 +388,11 @@ class Anthropic(_Closable):
         # would be used up; then the cursor of a later page wins over extra_query.
         query = _plain({**_given(query), **(extra_query or {})})
         call = self._prepare("GET", path, extra_query=query, **options)
-        page: Page[_T] = Page()
+        page: Page[_T] = self._fetch_call(Page, call)
         page._queries = query, *earlier
         page._fetch = functools.partial(self._fetch_page, cls, path, **options)
-        fields, page._headers = self._send(call, call.read_json)
-        for name, value in _checked(Page, call, fields).items():
-            # A field must not hide a method, because iterating calls them.
-            if name in Page.__annotations__ or not hasattr(Page, name):
-                vars(page)[name] = value
         rows = page.data or ()
-        page.data = [_from_json(cls, _checked(cls, call, row)) for row in rows]
+        page.data = [_object_of(cls, call, row) for row in rows]
         return page
 
 
@@ -467,12 +467,13 @@ class Batches(_Resource):
         TMPDIR); and what the iterable raises, unchanged.
         """
         tail = _tail(options.pop("extra_body", None))
-        return self._create(_encoded(requests, len(tail)), None, tail, **options)
+        encoded = _encoded(requests, len(tail))
+        return self._create(encoded, lambda: None, tail, **options)
 
     def _create(
         self,
         encoded: Iterable[bytes],
-        before_last_block: Callable[[], None] | None,
+        before_last_block: Callable[[], None],
         tail: bytes = _END,
         **options: Any,
     ) -> MessageBatch:
@@ -794,11 +795,13 @@ class _Object:
 
     A declared field that is missing is None; one that is not declared is an attribute
     if it came.  ``_nested`` names the fields whose JSON is not their value, each with
-    its class, with datetime, or with a class for each value of ``type``.
+    its class, with datetime, or with a class for each value of ``type``; ``_required``
+    is the field, with its type, that a response of the class, or a row of a list, has.
     """
 
     __slots__ = ("_headers",)
     _nested: tuple[tuple[str, Any], ...] = ()
+    _required: tuple[str, Any] = ("id", str)
     _headers: Mapping[str, str]
 
     def __init__(self, **fields: Any) -> None:
@@ -1028,6 +1031,7 @@ class MessageTokensCount(_Object):
     """The response of count_tokens."""
 
     input_tokens: int
+    _required = ("input_tokens", int)
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -1275,6 +1279,8 @@ class Page(_Object, Generic[_T]):
     has_more: bool | None = None
     first_id: str | None = None
     last_id: str | None = None
+    # A gateway's empty list may be null.
+    _required = ("data", (list, type(None)))
     # _queries holds the query of this page, then those of the pages before it; _fetch
     # returns the page of such queries.
     __slots__ = ("__dict__", "_fetch", "_queries")
@@ -1296,7 +1302,7 @@ class Page(_Object, Generic[_T]):
 
     def has_next_page(self) -> bool:
         """Tell whether there is a next page."""
-        return self.next_page_info() is not None
+        return Page.next_page_info(self) is not None
 
     def get_next_page(self) -> Page[_T]:
         """Fetch the next page.
@@ -1304,7 +1310,7 @@ class Page(_Object, Generic[_T]):
         Raises RuntimeError on the last one, APIResponseValidationError for a cursor
         that came before.
         """
-        info = self.next_page_info()
+        info = Page.next_page_info(self)
         if info is None:
             raise RuntimeError(
                 "No next page: ask has_next_page() before get_next_page()"
@@ -1324,12 +1330,12 @@ class Page(_Object, Generic[_T]):
         """
         page = self
         yield page
-        while page.has_next_page():
-            page = page.get_next_page()
+        while Page.has_next_page(page):
+            page = Page.get_next_page(page)
             yield page
 
     def __iter__(self) -> Iterator[_T]:  # type: ignore[override]
-        for page in self.iter_pages():
+        for page in Page.iter_pages(self):
             yield from page.data
 
 
@@ -1377,7 +1383,14 @@ class Results(_Closable):
                     yield from self._new_rows()
                 return
             except APIConnectionError as error:
-                self._reopen(error)
+                self._call.failures += 1
+                if self._call.failures > self._client.max_retries:
+                    raise self._incomplete(error) from error
+                _pause(_backoff(self._call.failures), error)
+            try:
+                self._response = self._open()
+            except APIError as error:
+                raise self._incomplete(error) from error
 
     def _new_rows(self) -> Iterator[tuple[bytes, _JSONObject]]:
         """Yield the rows of one response that no response before it had.
@@ -1389,17 +1402,19 @@ class Results(_Closable):
         for line in _lines(self._call.blocks(self._response)):
             row = _decode_row(line)
             if row:
-                count += 1
                 if row["custom_id"] not in self._custom_ids:
                     self._custom_ids.add(row["custom_id"])
                     self._call.failures = 0
                     yield line, row
-            elif not bad_row and not line.isspace():
+            elif line.isspace():
+                continue
+            elif not bad_row:
                 shown = self._call.quoted(line.decode("utf-8", "replace"))
                 bad_row = (
                     f"a row of {len(line)} bytes, after {count} good ones, is not JSON "
                     f"with a custom_id: {shown}"
                 )
+            count += 1
         received = len(self._custom_ids)
         expected = self._expected
         if expected and received > expected:
@@ -1407,30 +1422,20 @@ class Results(_Closable):
                 f"Batch {self._batch_id}: {_plural(received, 'row')} for "
                 f"{_plural(expected, 'request')}"
             )
-        # A batch that tells no counts has a row at least, and all of them each time.
+        # A batch that tells no counts has a row at least, and all of them, good ones,
+        # each time.
         is_whole = 0 < received == (expected or count)
-        if not is_whole or (bad_row and not expected):
+        if not is_whole:
             reason = bad_row or "the results ended early"
             raise APIConnectionError(f"{reason} ({self._call})")
-
-    def _reopen(self, lost: APIError) -> None:
-        self._call.failures += 1
-        try:
-            if self._call.failures > self._client.max_retries:
-                raise lost
-            _pause(_backoff(self._call.failures), lost)
-            self._response = self._open()
-        except APIError as error:
-            raise self._incomplete(error) from error
 
     def _incomplete(self, error: BaseException) -> IncompleteResultsError:
         cause = str(error) or type(error).__name__
         received = len(self._custom_ids)
-        expected = self._expected
         return IncompleteResultsError(
-            f"Batch {self._batch_id}: {received} of {expected or '?'} rows came; "
+            f"Batch {self._batch_id}: {received} of {self._expected or '?'} rows came; "
             f"then: {cause}",
-            expected=expected,
+            expected=self._expected,
             received=received,
         )
 
@@ -1740,21 +1745,6 @@ def _variable(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _credentials(
-    api_key: str | None, auth_token: str | None
-) -> tuple[str | None, str | None]:
-    """Return api_key and auth_token, one of them from the environment if none is given.
-
-    Raises InvalidRequestsError if both are given.
-    """
-    if api_key is not None and auth_token is not None:
-        raise InvalidRequestsError("Give api_key or auth_token, not both")
-    if api_key is None and auth_token is None:
-        api_key = _variable("ANTHROPIC_API_KEY")
-        auth_token = None if api_key else _variable("ANTHROPIC_AUTH_TOKEN")
-    return _checked_key(api_key), _checked_key(auth_token)
-
-
 def _checked_key(key: str | None) -> str | None:
     """Return a key without white space around it.
 
@@ -1791,7 +1781,7 @@ def _merged(*layers: _Headers | None) -> dict[str, str | None]:
     return merged
 
 
-def _encoded_headers(headers: _Headers) -> dict[str, str | None]:
+def _encoded_headers(headers: _Headers) -> _Headers:
     """Return headers as http.client takes them; None leaves one out.
 
     It sends Latin-1, but on the wire it is UTF-8, as from the SDK.  Raises
@@ -1877,12 +1867,11 @@ def _checked_base_url(url: Any) -> str:
     Raises InvalidRequestsError for one to which no key should go.
     """
     match = _BASE_URL.fullmatch(str(url))
-    port = None
     try:
         # It knows which ports there are and, from Python 3.11 on, IPv6 addresses.
         port = urllib.parse.urlsplit(str(url)).port
     except ValueError:
-        match = None
+        port = 0
     if not match or port == 0:
         # It is not shown, because it may hold a password.
         raise InvalidRequestsError(
@@ -2056,7 +2045,7 @@ class _Body:
     ``before_last_block`` is called when all but the last block has been sent.
     """
 
-    def __init__(self, before_last_block: Callable[[], None] | None) -> None:
+    def __init__(self, before_last_block: Callable[[], None]) -> None:
         self._before_last_block = before_last_block
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
         self.count = 0
@@ -2077,8 +2066,7 @@ class _Body:
         self._file.seek(0)
         for _ in range(0, self.size - BLOCK, BLOCK):
             yield self._file.read(BLOCK)
-        if self._before_last_block:
-            self._before_last_block()
+        self._before_last_block()
         last = self._file.read()
         yield last[:-1]
         # The last byte goes alone and counts as sent before it is handed over, because
@@ -2134,20 +2122,12 @@ def _is_retryable(error: APIError, body: bytes | _Body | None) -> bool:
     return error._is_transient
 
 
-# What the JSON of a class must have; of all others it is an id.  A gateway's empty list
-# may be null.
-_REQUIRED: dict[Any, tuple[str, Any]] = {
-    MessageTokensCount: ("input_tokens", int),
-    Page: ("data", (list, type(None))),
-}
-
-
-def _checked(cls: Any, call: _Call, fields: Any) -> _JSONObject:
-    """Return the JSON of an object of ``cls``: a response, or a row of a list.
+def _object_of(cls: Any, call: _Call, fields: Any) -> Any:
+    """Return JSON, a response or a row of a list, as an object of ``cls``.
 
     Raises APIResponseValidationError if it is something else.
     """
-    name, kind = _REQUIRED.get(cls, ("id", str))
+    name, kind = cls._required
     known = fields if isinstance(fields, dict) else {}
     has_error = known.get("type") == "error" or isinstance(known.get("error"), dict)
     value = known.get(name, "")
@@ -2156,7 +2136,7 @@ def _checked(cls: Any, call: _Call, fields: Any) -> _JSONObject:
         raise APIResponseValidationError(
             f"The response is not a {cls.__name__} with {name}: {call.quoted(fields)}"
         )
-    return known
+    return _from_json(cls, known)
 
 
 # ---- Transport -----------------------------------------------------------------------
@@ -2184,7 +2164,7 @@ class _Call:
     opener: Any
     method: str
     url: str
-    headers: dict[str, str | None]
+    headers: _Headers
     body: bytes | _Body | None
     timeout: float | None
     # Tells the seconds left for the whole response; None for no limit.
@@ -3596,7 +3576,7 @@ class Job:
         found: list[str] = []
         is_met = is_past = False
         page = first
-        for page in first.iter_pages():
+        for page in Page.iter_pages(first):
             for batch in page.data:
                 is_met = is_met or batch.id in part.noted
                 created_at = _moment(batch.created_at)
@@ -4371,8 +4351,8 @@ class _Progress:
     def status_line(self, text: str, times: str = "", is_last: bool = False) -> None:
         """Show what happens at the moment.
 
-        Elsewhere than on a terminal it is printed without ``times``, its end, and only
-        when more changes than a request id or the end of a wait.
+        Elsewhere than on a terminal it is printed without ``times``, which follow it,
+        and only when more changes than a request id or the end of a wait.
         """
         columns = _terminal_columns()
         if columns:
