@@ -974,7 +974,7 @@ class OpenObject(_Object):
 
 @dataclass(init=False, eq=False, repr=False)
 class MessageBatchRequestCounts(_Object):
-    """How many requests of a batch are in each state; their sum is their number."""
+    """How many requests of a batch are in each state; all of them are in one."""
 
     processing: int
     succeeded: int
@@ -1422,8 +1422,8 @@ class Results(_Closable):
                 f"Batch {self._batch_id}: {_plural(received, 'row')} for "
                 f"{_plural(expected, 'request')}"
             )
-        # A batch that tells no counts has a row at least, and all of them, good ones,
-        # each time.
+        # The results of a batch that tells no counts have a row at least, and each
+        # response has all of them.
         is_whole = 0 < received == (expected or count)
         if not is_whole:
             reason = bad_row or "the results ended early"
@@ -1756,7 +1756,8 @@ def _checked_key(key: str | None) -> str | None:
             "The API key or token has a quotation mark at an end: set it without "
             "quotes around it"
         )
-    # An empty one stays empty: a client that is derived from this one looks for no other.
+    # An empty one stays empty, so that a client that is derived from this one looks for
+    # no other.
     return key if key is None else text
 
 
@@ -2267,8 +2268,8 @@ class _Call:
         yield from iter(lambda: self._guarded(next, blocks, None), None)
 
     def _raw_blocks(self, response: Any) -> Iterator[bytes]:
-        # Without a limit a response keeps its timeout, which is short for a refusal that
-        # came during the upload.
+        # Without a limit a response keeps its timeout, which is short for a refusal
+        # that came during the upload.
         if self.left and isinstance(response, _Response):
             response.limit_reads(self._left)
         read = getattr(response, "read1", response.read)
@@ -2785,7 +2786,8 @@ class JobError(AnthropicError):
     """The job cannot go on by itself; the message says why, and what to do."""
 
 
-# The journal cannot be written, or the key is refused, which is of every batch.
+# What ends a run at once: the journal cannot be written, or the key is refused, which
+# concerns every batch.
 _STOPS_ALL = (
     JobError,
     AuthenticationError,
@@ -2933,7 +2935,7 @@ _NOT_PARAMS = ("betas", "extra_headers", "extra_query", "extra_body", "timeout")
 
 
 def _later_refusal(params: _Fields, version: str) -> str | None:
-    """Return why the API will refuse these params in a batch that it accepts, or None."""
+    """Return why the API accepts a batch and later refuses these params, or None."""
     for name in ("model", "max_tokens", "messages"):
         if params.get(name) is None:
             return f"params have no {name}"
@@ -3001,8 +3003,8 @@ class _Part:
     # What only a person can decide.  It is no field, because it is not journalled: the
     # next run asks again if it is still open.
     question = ""
-    # How many responses in a row were none of the API's, or downloads that ended without
-    # all rows.  It is not journalled, either.
+    # How many polls in a row brought a response that is not the API's, or a download
+    # without all rows.  It is not journalled, either.
     incomplete = 0
 
     @property
@@ -3163,7 +3165,7 @@ def _refuse_existing(*paths: str) -> None:
 def _folder_of(path: str) -> str:
     """Return the folder of a file that is to be made.
 
-    Raises InvalidRequestsError if it is not there, or if the file cannot have that name.
+    Raises InvalidRequestsError if it is not there, or if no file can have that name.
     """
     folder, name = os.path.split(path)
     if not os.path.isdir(folder or "."):
