@@ -4908,6 +4908,7 @@ def test_a_question_that_a_look_has_answered_is_not_open_any_more(case):
     job = hidden_at_the_second_create(case)
     job.run("--no-wait", status=1)
     job.server.hidden.clear()
+    job.creates(GONE)
     job.run("--no-wait", status=4)
     assert "no question" in job.run("--disown", job.server.batch_id, status=2)
 
